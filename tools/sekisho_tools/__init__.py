@@ -1,0 +1,1 @@
+"""Host side of Sekisho: the `sekisho` command and the modules behind it."""
