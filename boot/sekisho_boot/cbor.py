@@ -20,9 +20,9 @@ SIMPLE = const(7)
 MAX_DEPTH = const(8)  # nesting that skip() follows
 MAX_ITEMS = const(256)  # members of one array or map
 
-_FALSE = const(20)
-_TRUE = const(21)
-_NULL = const(22)
+FALSE = const(20)
+TRUE = const(21)
+NULL = const(22)
 
 
 class Reader:
@@ -121,7 +121,7 @@ class Reader:
         return self._expect(TAG)
 
     def null(self) -> None:
-        if self._expect(SIMPLE) != _NULL:
+        if self._expect(SIMPLE) != NULL:
             raise Refused(CBOR)
 
     def int_keys(self, limit: int = MAX_ITEMS):
@@ -175,7 +175,7 @@ class Reader:
                 self.skip(depth - 1)
         elif major == TAG:
             self.skip(depth - 1)
-        elif major == SIMPLE and not _FALSE <= value <= _NULL:
+        elif major == SIMPLE and not FALSE <= value <= NULL:
             raise Refused(CBOR)
 
     def done(self) -> None:
