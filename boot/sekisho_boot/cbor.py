@@ -146,7 +146,7 @@ class Reader:
         if depth == 0:
             raise Refused(LIMIT)
         major, value = self.head()
-        if major == BSTR or major == TSTR:
+        if major in (BSTR, TSTR):
             if value > self.end - self.pos:
                 raise Refused(CBOR)
             start = self.pos

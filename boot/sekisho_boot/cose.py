@@ -70,16 +70,22 @@ def _signature(reader: Reader):
     return signature
 
 
-def _payload_head(size: int) -> bytes:
-    """The empty external_aad and the head of a payload of *size* bytes, as they stand in a Sig_structure."""
-    if size < 24:
-        return bytes((0x40, 0x40 | size))
-    if size < 256:
-        return bytes((0x40, 0x58, size))
-    return bytes((0x40, 0x59, size >> 8, size & 255))
+def _to_be_signed(start: bytes, protected, payload) -> bytearray:
+    """The Sig_structure: *start*, the protected header as received, no external_aad, the payload with its head."""
+    size = len(payload)
+    if size > 0xFFFF:
+        raise Refused(LIMIT)
+    out = bytearray(start)
+    out.extend(protected)
+    out.append(0x40)
+    out.extend(
+        bytes((0x40 | size,) if size < 24 else (0x58, size) if size < 256 else (0x59, size >> 8, size & 255))
+    )
+    out.extend(payload)
+    return out
 
 
-def _find(keys, kid, message: bytes, signature) -> int:
+def _find(keys, kid, message, signature) -> int:
     """The index of the key in *keys* that made *signature*."""
     code = KEY_UNKNOWN
     hint = kid is not None and len(kid) == KEY_ID_SIZE
@@ -111,8 +117,7 @@ def verify_sign1(block, payload, keys, revoked=()) -> int:
     reader.done()
     if kid is not None and bytes(kid) in revoked:
         raise Refused(KEY_REVOKED)
-    message = b"".join((b"\x84\x6aSignature1", protected, _payload_head(len(payload)), payload))
-    index = _find(keys, kid, message, signature)
+    index = _find(keys, kid, _to_be_signed(b"\x84\x6aSignature1", protected, payload), signature)
     if key_id(keys[index]) in revoked:
         raise Refused(KEY_REVOKED)
     return index
@@ -136,7 +141,7 @@ def _signer(reader: Reader, payload, keys) -> int:
         raise Refused(COSE)  # required here: it bounds the work to one verification per signature
     if len(kid) != KEY_ID_SIZE:
         return -1
-    message = b"".join((b"\x84\x69Signature\x40", protected, _payload_head(len(payload)), payload))
+    message = _to_be_signed(b"\x85\x69Signature\x40", protected, payload)
     try:
         return _find(keys, kid, message, signature)
     except Refused:
@@ -155,8 +160,6 @@ def verify_sign(document, keys) -> tuple:
     if len(reader.bstr()) or reader.map():
         raise Refused(COSE)  # body headers: none
     payload = reader.bstr()
-    if len(payload) > 0xFFFF:
-        raise Refused(LIMIT)
     found = []
     for _ in range(reader.array(MAX_SIGNERS)):
         index = _signer(reader, payload, keys)
