@@ -78,9 +78,7 @@ def _to_be_signed(start: bytes, protected, payload) -> bytearray:
     out = bytearray(start)
     out.extend(protected)
     out.append(0x40)
-    out.extend(
-        bytes((0x40 | size,) if size < 24 else (0x58, size) if size < 256 else (0x59, size >> 8, size & 255))
-    )
+    out.extend(bytes((0x40 | size,) if size < 24 else (0x58, size) if size < 256 else (0x59, size >> 8, size & 255)))
     out.extend(payload)
     return out
 

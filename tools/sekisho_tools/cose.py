@@ -7,7 +7,7 @@ so that each checks the other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import cbor2
@@ -125,7 +125,7 @@ def _load_sign(document: bytes) -> list[Any]:
         or value[1] != {}
         or not isinstance(value[2], bytes)
         or not isinstance(value[3], list | tuple)
-        or not all(isinstance(s, list | tuple) and len(s) == 3 and isinstance(s[1], dict) for s in value[3])
+        or not all(isinstance(s, list | tuple) and len(s) == 3 and isinstance(s[1], Mapping) for s in value[3])
     ):
         raise ToolError("COSE", "This is not a COSE_Sign document with an attached payload.")
     return list(value)
