@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import sekisho_tools.device_code  # noqa: F401
 
+pytest_plugins = ["requirements_plugin"]
+
 REPO = Path(__file__).parents[1]
 
 

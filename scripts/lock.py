@@ -1,0 +1,43 @@
+"""Resolves the dependencies again and writes requirements/*.txt with exact versions and hashes, for every platform."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+UV = "uv==0.13.9"
+FILES = {
+    "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
+    "firmware.txt": ("requirements/firmware.in", "--no-deps"),
+}
+
+
+def main() -> int:
+    """Write the files with a uv of our own under build/; the first failure is the exit code."""
+    tool = ROOT / "build" / "lock"
+    python = tool / "bin" / "python"
+    if not python.exists():
+        venv.create(tool, with_pip=True)
+    code = subprocess.run([python, "-m", "pip", "install", "--quiet", UV], check=False).returncode
+    if code:
+        return code
+    for name, source in FILES.items():
+        code = subprocess.run(
+            [
+                *(python, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--universal"),
+                *("--python-version", "3.11", "--custom-compile-command", "make lock"),
+                *("-o", ROOT / "requirements" / name, *source),
+            ],
+            cwd=ROOT,
+            check=False,
+        ).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
