@@ -1,4 +1,4 @@
-"""Checks the locked dependencies against known vulnerabilities (pip-audit), and says plainly when that cannot be done."""
+"""Checks the locked dependencies against known vulnerabilities with pip-audit; says plainly when it cannot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def main() -> int:
         print(done.stdout)
         return 1
     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    print(f"error[NETWORK]: The vulnerability database could not be asked ({reason}); nothing was checked.", file=sys.stderr)
+    sentence = f"The vulnerability database could not be asked ({reason}); nothing was checked."
+    print(f"error[NETWORK]: {sentence}", file=sys.stderr)
     return 2
 
 
