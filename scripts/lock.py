@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 UV = "uv==0.13.9"
-FILES = {
+FILES: dict[str, tuple[str, ...]] = {
     "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
     "firmware.txt": ("requirements/firmware.in", "--no-deps"),
 }
@@ -18,8 +18,8 @@ FILES = {
 def main() -> int:
     """Write the files with a uv of our own under build/; the first failure is the exit code."""
     tool = ROOT / "build" / "lock"
-    python = tool / "bin" / "python"
-    if not python.exists():
+    python = str(tool / "bin" / "python")
+    if not Path(python).exists():
         venv.create(tool, with_pip=True)
     code = subprocess.run([python, "-m", "pip", "install", "--quiet", UV], check=False).returncode
     if code:
@@ -29,7 +29,7 @@ def main() -> int:
             [
                 *(python, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--universal"),
                 *("--python-version", "3.11", "--custom-compile-command", "make lock"),
-                *("-o", ROOT / "requirements" / name, *source),
+                *("-o", f"requirements/{name}", *source),
             ],
             cwd=ROOT,
             check=False,
