@@ -1,0 +1,303 @@
+"""A small HTTP/1.1 client that no server can hurt: one request per connection, everything bounded.
+
+It reads a body piece by piece into the caller's buffer, resumes with Range and If-Range, and refuses whatever it
+would have to guess about: no or double Content-Length, chunked bodies, a range it did not ask for, a redirect to
+another origin. Non-blocking sockets under asyncio; time limits are deadlines, so one rule covers a silent server and
+one that drips: the whole answer head, and every piece of the body (at most 4 KiB), must arrive within PATIENCE.
+"""
+
+import asyncio
+import select
+import socket
+import time
+from errno import EINPROGRESS
+
+from micropython import const
+
+from sekisho_boot.reasons import NETWORK, NOTHING, RETRY_LATER, SERVER, Refused
+
+MAX_URL = const(512)  # bytes; longer ones are refused before a connection is made
+MAX_HEAD = const(2048)  # bytes of status line and headers together
+MAX_REDIRECTS = const(3)
+MAX_PAUSE = const(86400)  # s; a longer Retry-After is cut to this
+PATIENCE = 30_000  # ms for the connection, for the answer head, and for each piece of the body
+_NAP = 0.005  # s between two looks at a socket that has nothing to say
+
+
+class Failed(Refused):
+    """A request that failed: ``code`` is a reason code, ``detail`` one sentence, ``pause`` the server's wish in s."""
+
+    def __init__(self, code: int, detail: str, pause: int = 0) -> None:
+        super().__init__(code)
+        self.detail = detail
+        self.pause = pause
+
+
+def split(url: str) -> tuple:
+    """Splits an absolute URL into (scheme, host, port, path). Raises Failed(SERVER) for any other text."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    host, _, port = host.partition(":")
+    port = port or ("443" if scheme == "https" else "80")
+    ok = scheme in ("http", "https") and host and port.isdigit() and 0 < len(port) < 6 and len(url) <= MAX_URL
+    # Blanks and control characters would end the request line; "@" hides the real host; "[" is an IPv6 literal.
+    if not ok or any(c <= " " or c > "~" or c in '@["\\' for c in url):
+        raise Failed(SERVER, "not a usable URL: %r" % url[:80])
+    return scheme, host, int(port), "/" + path.partition("#")[0]
+
+
+def join(base: str, reference: str) -> str:
+    """The absolute URL of *reference* (absolute, or a path from the root) as seen from *base*."""
+    if "://" in reference:
+        return reference
+    if reference[:1] != "/" or reference[:2] == "//":
+        raise Failed(SERVER, "not a usable URL: %r" % reference[:80])
+    scheme, host, port, _ = split(base)
+    return "%s://%s:%d%s" % (scheme, host, port, reference)
+
+
+def _number(text) -> int:
+    """A non-negative decimal number of at most ten digits, or -1. Takes bytes."""
+    return int(text) if text.isdigit() and len(text) <= 10 else -1
+
+
+def _plain(value) -> str:
+    """A header value that may be sent back: printable ASCII without blanks, else nothing."""
+    return str(value, "utf-8") if len(value) <= MAX_URL and all(32 < c < 127 for c in value) else ""
+
+
+class Response:
+    """The answer to one GET. ``start`` is where its body begins in the file, ``total`` the size of the whole file."""
+
+    def __init__(self, sock) -> None:
+        self._sock = sock
+        self._spare = b""  # body bytes that came with the head
+        self.status = 0
+        self.start = 0
+        self.total = 0
+        self.left = 0  # body bytes not read yet
+        self.etag = ""
+        self.location = ""
+        self.pause = 0
+
+    def close(self) -> None:
+        if self._sock:
+            self._sock.close()
+            self._sock = None
+
+    async def _some(self, view, deadline: int) -> int:
+        """Waits for bytes; returns how many came, 0 when the server closed the connection."""
+        while True:
+            try:
+                got = self._sock.readinto(view)
+            except OSError as error:
+                raise Failed(NETWORK, "connection lost (%s)" % error)
+            if got is not None:
+                return got
+            if time.ticks_diff(deadline, time.ticks_ms()) < 0:
+                raise Failed(NETWORK, "the server stalled or was too slow")
+            await asyncio.sleep(_NAP)
+
+    async def readinto(self, buf) -> int:
+        """Fills *buf* with the next bytes of the body; returns their number, less than asked only at its end.
+
+        Raises Failed(NETWORK) when the connection breaks, ends early, or the bytes take longer than PATIENCE.
+        """
+        view = memoryview(buf)
+        want = min(len(view), self.left)
+        done = min(want, len(self._spare))
+        view[:done] = self._spare[:done]
+        self._spare = self._spare[done:]
+        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+        while done < want:
+            got = await self._some(view[done:want], deadline)
+            if not got:
+                raise Failed(NETWORK, "the server closed the connection %d bytes early" % (self.left - done))
+            done += got
+        self.left -= done
+        await asyncio.sleep(0)  # let the application run between two pieces
+        return done
+
+    async def _read_head(self) -> None:
+        head = bytearray(MAX_HEAD)
+        view = memoryview(head)
+        size, end = 0, -1
+        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+        while end < 0:
+            if size == MAX_HEAD:
+                raise Failed(SERVER, "the answer's headers are over %d bytes" % MAX_HEAD)
+            got = await self._some(view[size:], deadline)
+            if not got:
+                raise Failed(NETWORK, "the server closed the connection without an answer")
+            size += got
+            end = bytes(view[:size]).find(b"\r\n\r\n")
+        self._spare = bytes(view[end + 4 : size])
+        self._parse(bytes(view[:end]).split(b"\r\n"))
+
+    def _parse(self, lines: list) -> None:
+        first = lines[0].split(b" ")
+        if len(first) < 2 or first[0] not in (b"HTTP/1.1", b"HTTP/1.0") or len(first[1]) != 3:
+            raise Failed(SERVER, "the server does not speak HTTP/1.1")
+        self.status = _number(first[1])
+        length, span = -1, None
+        for line in lines[1:]:
+            name, colon, value = line.partition(b":")
+            name, value = name.lower(), value.strip()
+            if name == b"content-length":
+                if length >= 0 or _number(value) < 0:
+                    raise Failed(SERVER, "the answer's Content-Length makes no sense")
+                length = _number(value)
+            elif name == b"content-range":
+                span = value
+            elif name == b"transfer-encoding" or (name == b"content-encoding" and value != b"identity"):
+                raise Failed(SERVER, "the answer's encoding is not supported")
+            elif name == b"etag":
+                self.etag = _plain(value)
+            elif name == b"location":
+                self.location = _plain(value)
+            elif name == b"retry-after":
+                self.pause = min(max(_number(value), 0), MAX_PAUSE)
+        if self.status == 200 or self.status == 206:
+            if length < 0:
+                raise Failed(SERVER, "the answer has no Content-Length")
+            self.left = self.total = length
+        if self.status == 206:
+            self._parse_range(span or b"")
+
+    def _parse_range(self, span) -> None:
+        """``bytes FIRST-LAST/TOTAL``, and its length must agree with Content-Length (RFC 9110 section 14.4)."""
+        unit, _, rest = span.partition(b" ")
+        places, _, total = rest.partition(b"/")
+        first, _, last = places.partition(b"-")
+        first, last, total = _number(first), _number(last), _number(total)
+        if unit != b"bytes" or not 0 <= first <= last < total or last - first + 1 != self.left:
+            raise Failed(SERVER, "the answer's Content-Range makes no sense")
+        self.start, self.total = first, total
+
+
+async def _connect(host: str, port: int, ca):
+    """An open, non-blocking socket; a TLS one when *ca* (DER bytes of the one trusted CA) is given."""
+    try:
+        place = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
+    except OSError:
+        raise Failed(NETWORK, "no address for %s" % host)
+    sock = socket.socket(place[0], place[1], place[2])
+    try:
+        sock.setblocking(False)
+        try:
+            sock.connect(place[-1])
+        except OSError as error:
+            if error.errno != EINPROGRESS:
+                raise
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+        while not poll.poll(0):
+            if time.ticks_diff(deadline, time.ticks_ms()) < 0:
+                raise Failed(NETWORK, "%s:%d does not answer" % (host, port))
+            await asyncio.sleep(_NAP)
+        if ca:
+            import ssl
+
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=ca)
+            sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise Failed(NETWORK, "no connection to %s:%d (%s)" % (host, port, error))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _send(sock, data) -> None:
+    deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+    view = memoryview(data)
+    while view:
+        try:
+            sent = sock.write(view)
+        except OSError as error:
+            raise Failed(NETWORK, "no connection (%s)" % error)
+        except ValueError as error:  # what MicroPython's TLS raises for a certificate that does not verify
+            raise Failed(SERVER, "the server's certificate is refused (%s)" % error)
+        if sent:
+            view = view[sent:]
+        elif time.ticks_diff(deadline, time.ticks_ms()) < 0:
+            raise Failed(NETWORK, "the server does not take the request")
+        else:
+            await asyncio.sleep(_NAP)
+
+
+async def get(url: str, start: int = 0, if_range: str = "", if_none: str = "", ca=None) -> Response:
+    """Sends one GET and reads the head of its answer; the caller reads the body and closes the response.
+
+    start: first byte wanted; above 0 it asks with Range (and with If-Range when *if_range*, an ETag, is given).
+    if_none: ETag of the copy at hand, for status 304. ca: DER certificate of the trusted CA, needed for https.
+    Only status 200, 206 (beginning at *start*), 304 and 416 return; everything else raises Failed. Redirects are
+    followed within the same scheme, host and port only.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        scheme, host, port, path = split(url)
+        if scheme == "https" and not ca:
+            raise Failed(SERVER, "https needs the server's CA certificate in the settings")
+        lines = ["GET %s HTTP/1.1" % path, "Host: %s:%d" % (host, port), "Connection: close", "User-Agent: sekisho"]
+        if start:
+            lines.append("Range: bytes=%d-" % start)
+            if if_range and if_range[:1] == '"':  # a weak ETag must not be used here (RFC 9110 section 13.1.5)
+                lines.append("If-Range: " + if_range)
+        if if_none:
+            lines.append("If-None-Match: " + if_none)
+        response = Response(await _connect(host, port, ca if scheme == "https" else None))
+        try:
+            await _send(response._sock, ("\r\n".join(lines) + "\r\n\r\n").encode())
+            await response._read_head()
+            status = response.status
+            if status == 200 or status == 304 or status == 416 or (status == 206 and response.start == start > 0):
+                return response
+            if status not in (301, 302, 303, 307, 308):
+                raise _failure(response)
+            target = join(url, response.location)
+            if split(target)[:3] != (scheme, host, port):
+                raise Failed(SERVER, "redirect to another server refused: %s" % target[:80])
+            url = target
+        except BaseException:
+            response.close()
+            raise
+        response.close()
+    raise Failed(SERVER, "too many redirects")
+
+
+def _failure(response: Response) -> Failed:
+    status = response.status
+    if status == 404 or status == 410:
+        return Failed(NOTHING, "the server does not have it (HTTP %d)" % status)
+    if status == 429 or status == 503:
+        return Failed(RETRY_LATER, "the server asks to wait (HTTP %d)" % status, response.pause)
+    if status == 206:
+        return Failed(SERVER, "the server sent a range that was not asked for")
+    return Failed(SERVER, "the server answered HTTP %d" % status, response.pause)
+
+
+async def fetch(url: str, limit: int, if_none: str = "", ca=None) -> tuple:
+    """A small document: (bytes, ETag), or (None, ETag) when it is still the one that *if_none* names.
+
+    Raises Failed(SERVER) for more than *limit* bytes, before any of them is read.
+    """
+    response = await get(url, if_none=if_none, ca=ca)
+    try:
+        if response.status == 304:
+            if not if_none:
+                raise Failed(SERVER, "the server answered HTTP 304 to a plain request")
+            return None, if_none
+        if response.status != 200:
+            raise Failed(SERVER, "the server answered HTTP %d" % response.status)
+        if response.left > limit:
+            raise Failed(SERVER, "%d bytes where at most %d are taken" % (response.left, limit))
+        body = bytearray(response.left)
+        await response.readinto(body)
+        return body, response.etag
+    finally:
+        response.close()
