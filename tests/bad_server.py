@@ -164,7 +164,7 @@ class BadServer:
         sock.sendall(bytes(range(256)) * 2 + b"\r\n\r\n")
 
     def sin_odd_headers(self, sock, headers, path):
-        sock.sendall(b"HTTP/1.1 200 OK\r\n\xff\xfe\r\n:\r\nno colon\r\nETag: \xff\"\n\r\ncontent-length:4\r\n\r\ntext")
+        sock.sendall(b'HTTP/1.1 200 OK\r\n\xff\xfe\r\n:\r\nno colon\r\nETag: \xff"\n\r\ncontent-length:4\r\n\r\ntext')
 
     def sin_closes(self, sock, headers, path):
         pass

@@ -13,7 +13,6 @@ import time
 from errno import EINPROGRESS
 
 from micropython import const
-
 from sekisho_boot.reasons import NETWORK, NOTHING, RETRY_LATER, SERVER, Refused
 
 MAX_URL = const(512)  # bytes; longer ones are refused before a connection is made
@@ -36,7 +35,7 @@ class Failed(Refused):
 def split(url: str) -> tuple:
     """Splits an absolute URL into (scheme, host, port, path). Raises Failed(SERVER) for any other text."""
     scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
+    host, _, path = rest.partition("/")
     host, _, port = host.partition(":")
     port = port or ("443" if scheme == "https" else "80")
     ok = scheme in ("http", "https") and host and port.isdigit() and 0 < len(port) < 6 and len(url) <= MAX_URL
@@ -141,7 +140,7 @@ class Response:
         self.status = _number(first[1])
         length, span = -1, None
         for line in lines[1:]:
-            name, colon, value = line.partition(b":")
+            name, _, value = line.partition(b":")
             name, value = name.lower(), value.strip()
             if name == b"content-length":
                 if length >= 0 or _number(value) < 0:
