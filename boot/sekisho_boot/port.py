@@ -1,0 +1,63 @@
+"""The chip as the engine sees it: parts of flash, who is running, reset and watchdog. No decision is made here."""
+
+import time
+
+from micropython import const
+
+from . import flash
+
+_APP = const(0)
+_DATA = const(1)
+_EPOCH_2000 = const(946684800)
+
+
+class Port:
+    """Everything outside the engine; tests and the campaign bring their own with the same members.
+
+    ``fw``, ``app``: the two slots of each component (app may be empty); ``part``: the `sekisho` partition;
+    ``otadata``; ``running``: index of the fw slot this code runs from; ``config``: the module `sekisho_config`.
+    """
+
+    revision = -1  # chip revision (major * 100 + minor), where known
+
+    def __init__(self, config) -> None:
+        from esp32 import Partition
+
+        self.config = config
+        self.fw = [flash.find(_APP, subtype) for subtype in (0x10, 0x11)]
+        self.app = [flash.find(_DATA, 0x41, label) for label in ("app_0", "app_1")]
+        if None in self.app:
+            self.app = []
+        self.part = flash.find(_DATA, 0x40, "sekisho")
+        self.otadata = flash.find(_DATA, 0)
+        running = flash.Part(Partition(Partition.RUNNING))
+        self.running = 0 if running.address == self.fw[0].address else 1
+
+    @property
+    def device(self) -> bytes:
+        """The device identifier: UUIDv5 of the vendor UUID and the chip's unique id in lower-case hex."""
+        from binascii import hexlify
+        from hashlib import sha1
+
+        from machine import unique_id
+
+        uuid = bytearray(sha1(self.config.VENDOR + hexlify(unique_id())).digest()[:16])
+        uuid[6] = uuid[6] & 0x0F | 0x50
+        uuid[8] = uuid[8] & 0x3F | 0x80
+        return bytes(uuid)
+
+    def now(self) -> int:
+        """What the clock says, in seconds since 1970; it may be anything, so the engine holds it against its floor."""
+        return time.time() + (_EPOCH_2000 if time.gmtime(0)[0] == 2000 else 0)
+
+    def watchdog(self, seconds: int) -> None:
+        """Resets the chip unless it is fed within *seconds*; it cannot be stopped again."""
+        from machine import WDT
+
+        self.wdt = WDT(timeout=seconds * 1000)
+
+    def reset(self) -> None:
+        """The only restart after a slot was chosen: deep sleep and soft reset skip the bootloader."""
+        from machine import reset
+
+        reset()
