@@ -1,0 +1,103 @@
+"""Writes the pages that are generated from the code: docs/commands.md and docs/reasons.md.
+
+``--check`` writes nothing and fails when a page is not what the code says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.update(TERMINAL_WIDTH="100", COLUMNS="100", NO_COLOR="1", TERM="dumb")
+
+import typer
+from sekisho_tools import cli, device_code
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+
+COMMANDS_HEAD = """\
+# Commands
+
+What `--help` says, for every command (`make docs` writes this page). Errors are one line on stderr,
+`error[CODE]: sentence`; [reasons.md](reasons.md) lists the codes that device and desk share. Exit codes: 0 done,
+1 error, 2 wrong usage, 130 interrupted.
+"""
+
+REASONS_HEAD = """\
+# Reason codes
+
+Every refusal has a name. The engine, the agent, the tools and the server use these (`boot/sekisho_boot/reasons.py`;
+`make docs` writes this page). *Permanent*: this manifest is dropped and not tried again. *Temporary*: it is held, the
+answer may change. *Unproven*: the image may be good, but its trial could not show it; it is tried again later.
+
+| code | name | class | meaning |
+|---|---|---|---|
+"""
+
+
+def leaves(group: typer.Typer | None = None) -> Iterator[tuple[str, ...]]:
+    """The words of every command, groups before their members."""
+
+    def walk(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield words
+        for name, member in getattr(command, "commands", {}).items():
+            if not member.hidden:
+                yield from walk(member, (*words, name))
+
+    yield from walk(typer.main.get_command(group or cli.app), ())
+
+
+def help_text(words: tuple[str, ...]) -> str:
+    """What `sekisho WORDS --help` prints on a terminal of 100 columns."""
+    result = CliRunner().invoke(cli.app, [*words, "--help"], prog_name="sekisho")
+    if result.exit_code:
+        raise SystemExit(f"sekisho {' '.join(words)} --help failed: {result.output}")
+    return "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())
+
+
+def commands_page() -> str:
+    """docs/commands.md."""
+    parts = [COMMANDS_HEAD]
+    for words in leaves():
+        name = " ".join(("sekisho", *words))
+        parts.append(f"## {name}\n\n```console\n$ {name} --help\n{help_text(words)}\n```\n")
+    return "\n".join(parts)
+
+
+def reasons_page() -> str:
+    """docs/reasons.md, from the constants and their comments."""
+    from sekisho_boot import reasons
+
+    source = (device_code.BOOT / "sekisho_boot" / "reasons.py").read_text()
+    rows = [
+        f"| {code} | `{name}` | {reasons.kind(int(code))} | {meaning} |"
+        for name, code, meaning in re.findall(r"^([A-Z_]+) = const\((\d+)\)  # (.*)$", source, re.MULTILINE)
+    ]
+    return REASONS_HEAD + "\n".join(rows) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"docs/commands.md": commands_page, "docs/reasons.md": reasons_page}
+
+
+def main() -> int:
+    """Write the pages, or with ``--check`` compare them."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = ROOT / name, page()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+                print(f"wrote {name}")
+    if stale and "--check" in sys.argv:
+        print(f"error[DOCS]: {', '.join(stale)} is not what the code says; run make docs.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
