@@ -62,7 +62,10 @@ def test_interrupt_ends_without_a_traceback() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "tools")},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(Path(__file__).parents[1] / d) for d in ("tools", "host_sim")),
+        },
         check=False,
     )
     assert done.returncode == -signal.SIGINT
