@@ -1,0 +1,647 @@
+"""The first update engine: one rule at every boot, and the only hands that make a slot bootable.
+
+Order of one update (each arrow is a ledger record, so that a cut anywhere leaves one clear next step):
+
+    accept -> begin: otadata normalised, envelope kept -> FETCH -> write: header checked, first 4 KiB to the holding
+    sector, slot sector 0 erased, the rest written -> stage: digest and image checked in flash -> STAGED -> reset
+    boot: ENTER -> envelope, rights, counters, digest, image checked again -> slot record, first 4 KiB (first page
+    last), PAIR -> TRIAL -> ATTEMPT -> otadata selects the slot -> reset
+    trial: RUN, watchdog -> confirm: CONFIRMING -> otadata VALID -> CONFIRMED with the counters
+
+The write target is never read from state: it is the ota slot that is not RUNNING. otadata is a hint, the ledger the
+truth. docs/engine.md draws the states.
+"""
+
+from hashlib import sha256
+
+from micropython import const
+
+from . import image, keyset, otadata, records, suit
+from .flash import SECTOR, feed, is_blank, put, same
+from .ledger import (
+    ABANDONED,
+    ATTEMPT,
+    CONFIRMED,
+    CONFIRMING,
+    COUNTERS,
+    DEGRADED,
+    ENTER,
+    FAILED,
+    FETCH,
+    FETCHING,
+    IDLE,
+    KEYSET,
+    NO_APP,
+    NO_DIGEST,
+    PAIR,
+    PROBE,
+    PROGRESS,
+    READY,
+    RUN,
+    SEALING,
+    STAGED,
+    TRIAL,
+    TRYING,
+    Ledger,
+)
+from .reasons import (
+    ATTEMPTS,
+    BUSY,
+    COMPONENT,
+    ENCRYPTED,
+    ENGINE_FAULT,
+    EXPIRED_KEYSET,
+    FALLBACK,
+    FLOOR,
+    IMAGE_DIGEST,
+    IMAGE_SIZE,
+    KEYSET_CONTENT,
+    LEDGER_VERSION,
+    LOCKED,
+    MANIFEST_REVOKED,
+    NO_KEYSET,
+    NO_ROLLBACK,
+    NOT_SELECTED,
+    NOT_STAGED,
+    NOTHING,
+    SLOT,
+    STAGED_CHANGED,
+    TARGET_LOST,
+    TRUNCATED,
+    Refused,
+)
+from .reasons import (
+    ABANDONED as ABANDONED_IMAGE,
+)
+from .reasons import (
+    TRIAL as ON_TRIAL,
+)
+
+FW = suit.FW
+APP = suit.APP
+
+MAX_ATTEMPTS = const(3)  # starts of a trial, and tries to bring a lost choice back
+MAX_RUNS = const(8)  # engine runs within one attempt: wakes from deep sleep and soft resets
+MAX_FAULTS = const(4)  # engine runs on one staged update that did not end
+CHUNK = const(65536)  # progress is recorded after so many bytes
+
+_ROLLBACK_YES = const(2)
+_ROLLBACK_NO = const(3)
+
+
+class Decision:
+    """What the device does now: ``app`` is (part, size) of the application image to mount or None, ``trial`` whether
+    the running pair must still be confirmed, ``degraded`` a reason code or 0."""
+
+    def __init__(self, app, trial: bool, degraded: int) -> None:
+        self.app = app
+        self.trial = trial
+        self.degraded = degraded
+
+
+class _View:
+    """What `suit.check` may know of this device."""
+
+    def __init__(self, counters: list, running: tuple) -> None:
+        self.counters = counters
+        self.running = running
+
+
+class _Held:
+    """A fw slot whose first 4 KiB still lie in the holding sector, read as one image."""
+
+    def __init__(self, part, slot) -> None:
+        self._part = part
+        self._slot = slot
+
+    def read(self, off: int, buf) -> None:
+        view = memoryview(buf)
+        head = max(0, min(len(view), SECTOR - off))
+        if head:
+            self._part.read(records.HOLDING * SECTOR + off, view[:head])
+        if head < len(view):
+            self._slot.read(off + head, view[head:])
+
+
+def boot(port) -> Decision:
+    """Runs the engine before anything else; returns only where the running image goes on."""
+    return Engine(port).run()
+
+
+class Engine:
+    """The engine on one port. Every refusal is a `Refused` with its reason code, raised before the first effect."""
+
+    def __init__(self, port) -> None:
+        self.port = port
+        self.ledger = Ledger(port.part)
+        self.state = self.ledger.state
+        self.plan = None
+        self._envelope = b""
+        self._at = [0, 0]
+        self._redo = [0, 0]  # below these offsets sectors are rewritten even if they look right
+        self._link = None  # last key set of a chain that leads back to a lost one
+
+    # -- what is trusted --------------------------------------------------------------------------
+
+    def keyset(self):
+        """The newest accepted key set. ``Refused(NO_KEYSET)`` where the ledger knows of one that is lost."""
+        frozen = keyset.parse(self.port.config.KEYSET)
+        version, _, digest = self.state.keyset
+        if version <= frozen.version:
+            return frozen
+        for document in self._copies():
+            if sha256(document).digest() == digest:
+                return keyset.parse(document)
+        raise Refused(NO_KEYSET)
+
+    def _copies(self) -> list:
+        copies = [records.load(self.port.part, records.KEYSETS + at, 2, records.KIND_KEYSET) for at in (0, 2)]
+        return [copy for copy in copies if copy]
+
+    def now(self) -> int:
+        """Seconds since 1970, never before what the build and the root-signed key set prove."""
+        return max(self.port.now(), self.port.config.BUILD_TIME, self.state.keyset[1])
+
+    def _view(self) -> _View:
+        config, pair = self.port.config, self.state.pairs[self.port.running]
+        counters = [max(self.state.counters[FW], config.FLOOR_FW), max(self.state.counters[APP], config.FLOOR_APP)]
+        return _View(counters, (pair[1], pair[2]) if pair else (self.state.counters[FW], 0))
+
+    def _check(self, envelope: bytes):
+        """The plan of an envelope under the newest key set, or Refused."""
+        trusted = self.keyset()
+        if trusted.expired(self.now()):
+            raise Refused(EXPIRED_KEYSET)
+        return suit.check(envelope, trusted, self.port, self._view(), self.now())
+
+    def _forbidden(self, trusted, component: int, record) -> int:
+        """The reason why the key set forbids choosing an image, or 0."""
+        if record.manifest in trusted.revoked_manifests:
+            return MANIFEST_REVOKED
+        return FLOOR if record.sequence < trusted.limit(suit.NAMES[component])[0] else 0
+
+    def _unfit(self, slot: int) -> int:
+        """Why the firmware in *slot* may not be chosen, or 0: unproven, changed in flash, or forbidden."""
+        record = records.load_slot(self.port.part, FW, slot)
+        part = self.port.fw[slot]
+        if record is None or record.size > part.size or _digest(part, record.size) != record.digest:
+            return TARGET_LOST
+        try:
+            return self._forbidden(self.keyset(), FW, record)
+        except Refused as refused:
+            return refused.code
+
+    # -- at every boot ----------------------------------------------------------------------------
+
+    def run(self) -> Decision:
+        state = self.state
+        if self.ledger.foreign:
+            return Decision(None, False, LEDGER_VERSION)
+        if self.ledger.lost:
+            self._recover()
+        if state.probe < _ROLLBACK_YES:
+            self._probe()
+        if state.phase == READY:
+            self._install()
+        if state.phase in (TRYING, SEALING):
+            self._trial()
+        if state.phase != TRYING and state.chosen != self.port.running:
+            self._fallback()
+        elif state.attempts and state.phase != TRYING:
+            self.ledger.append(ATTEMPT)  # the choice came back: the next loss is a new one
+        app = self._mountable()
+        return Decision(app, state.phase == TRYING, state.degraded)
+
+    def _recover(self) -> None:
+        """A new ledger from what can still be proved; without any proof the device is locked (invariant 7)."""
+        state, port = self.state, self.port
+        frozen = keyset.parse(port.config.KEYSET)
+        for document in self._copies():
+            try:
+                copy = keyset.genesis(document)
+            except Refused:
+                continue
+            if copy.environment == frozen.environment and copy.version > max(frozen.version, state.keyset[0]):
+                state.keyset = (copy.version, copy.issued_at, copy.digest)
+        record = records.load_slot(port.part, FW, port.running)
+        proved = max(state.counters[FW], port.config.FLOOR_FW) > 0
+        if record and _digest(port.fw[port.running], record.size) == record.digest:
+            try:
+                plan = suit.check(record.envelope, self.keyset(), port, _View([0, 0], (record.sequence, 0)), 0)
+                state.counters[FW] = max(state.counters[FW], plan.sequence)
+                proved = True
+            except Refused:
+                pass
+        state.locked = not proved
+        state.chosen = port.running
+        self.ledger.format()
+
+    def _probe(self) -> None:
+        """Asks the bootloader once whether it knows rollback: does it turn a NEW entry into PENDING_VERIFY?
+
+        Two entries select the running slot meanwhile, so that a cut changes nothing.
+        """
+        part, running = self.port.otadata, self.port.running
+        if self.state.probe == 0:
+            otadata.normalise(part, running)
+            otadata.select(part, running, otadata.NEW)
+            self.ledger.append(PROBE, 1)
+            self.port.reset()
+        knows = otadata.selected(part) != (running, otadata.NEW)
+        otadata.normalise(part, running)
+        self.ledger.append(PROBE, _ROLLBACK_YES if knows else _ROLLBACK_NO)
+
+    def _install(self) -> None:
+        """A staged update: verify what lies in flash, make it bootable, select it. Always ends in a reset."""
+        faults = self.state.faults + 1
+        if faults > MAX_FAULTS:
+            self._drop(ENGINE_FAULT)
+        else:
+            self.ledger.append(ENTER, 0, faults)
+            try:
+                self._swap(self._judge())
+            except Refused as refused:
+                self._drop(refused.code)
+            except Exception:  # counted by the ENTER above: after four the update is dropped (invariant 9)
+                pass
+        self.port.reset()
+
+    def _judge(self):
+        """The plan of the staged update, if everything about it still holds."""
+        state, port = self.state, self.port
+        if state.slots != self._target_slots() or state.chosen != port.running:
+            raise Refused(SLOT)
+        envelope = records.load(port.part, records.STAGED, 1, records.KIND_STAGED)
+        if envelope is None:
+            raise Refused(STAGED_CHANGED)
+        self._envelope = envelope
+        plan = self._check(envelope)
+        if plan.digest != state.manifest or _mask(plan) != state.mask:
+            raise Refused(STAGED_CHANGED)
+        self._verify(plan)
+        return plan
+
+    def _verify(self, plan) -> None:
+        """The images as they are in flash: digest first, then what the bootloader will ask."""
+        for target in plan.targets:
+            if target.component == FW:
+                held = _Held(self.port.part, self.port.fw[1 - self.port.running])
+                if _digest(held, target.size) != target.digest:
+                    raise Refused(IMAGE_DIGEST)
+                image.check(held.read, target.size, self.port.config.CHIP, self.port.revision, sha256)
+            elif _digest(self.port.app[self._spare()], target.size) != target.digest:
+                raise Refused(IMAGE_DIGEST)
+
+    def _swap(self, plan) -> None:
+        """Makes the verified images usable: slot records, the first 4 KiB, the pair, the trial, the choice."""
+        port, slots = self.port, self.state.slots
+        fw, app = slots & 15, slots >> 4
+        for target in plan.targets:
+            slot = app if target.component == APP else fw
+            records.save_slot(port.part, target.component, slot, target, plan, self._envelope)
+        if self.state.mask & 1:
+            self._reveal(port.fw[fw])
+            self._pair(fw, plan.sequence, app if self.state.mask & 2 else self._paired_app())
+        self.ledger.append(TRIAL, self.state.mask, slots, plan.sequence, 0, plan.digest)
+        if self.state.mask & 1:
+            self._attempt(1)
+
+    def _reveal(self, slot) -> None:
+        """Copies the holding sector to the start of the slot; the first page comes last (invariant 1)."""
+        head = bytearray(SECTOR)
+        self.port.part.read(records.HOLDING * SECTOR, head)
+        slot.erase(0)
+        put(slot, 256, memoryview(head)[256:])
+        put(slot, 0, memoryview(head)[:256])
+
+    def _pair(self, fw: int, fw_sequence: int, app: int) -> None:
+        """Records which application belongs to the firmware in slot *fw*."""
+        record = records.load_slot(self.port.part, APP, app) if app != NO_APP else None
+        if record is None:
+            self.ledger.append(PAIR, fw, NO_APP, fw_sequence)
+        else:
+            digest = self._pair_digest(fw, app, record.digest)
+            self.ledger.append(PAIR, fw, app, fw_sequence, record.sequence, digest)
+
+    def _pair_digest(self, fw: int, app: int, app_digest: bytes) -> bytes:
+        record = records.load_slot(self.port.part, FW, fw)
+        fw_digest = record.digest if record else NO_DIGEST
+        return sha256(bytes((fw, app)) + fw_digest + app_digest).digest()
+
+    def _attempt(self, count: int) -> None:
+        """Counts, then selects the trial slot: an attempt is counted before it is made."""
+        self.ledger.append(ATTEMPT, 0, count)
+        otadata.select(self.port.otadata, self.state.slots & 15, otadata.NEW)
+
+    def _trial(self) -> None:
+        state, port = self.state, self.port
+        if state.mask & 1:
+            if port.running != state.slots & 15 or state.runs >= MAX_RUNS:
+                self._retry()
+                return
+            if state.phase == SEALING:
+                self._seal()
+                return
+            self.ledger.append(RUN, 0, state.runs + 1)
+        elif state.chosen != port.running:
+            self._drop(FALLBACK)
+            return
+        elif state.phase == SEALING:
+            self._seal()
+            return
+        elif state.attempts >= MAX_ATTEMPTS:
+            self._drop(ATTEMPTS)
+            return
+        else:
+            self.ledger.append(ATTEMPT, 0, state.attempts + 1)
+        port.watchdog(port.config.TRIAL_SECONDS)
+
+    def _retry(self) -> None:
+        """The trial slot does not run, or ran too often unconfirmed: one more attempt, or the way back."""
+        state, port = self.state, self.port
+        code = ATTEMPTS if state.attempts >= MAX_ATTEMPTS else self._unfit(state.slots & 15)
+        if code == 0:
+            self._attempt(state.attempts + 1)
+            port.reset()
+        self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
+        otadata.normalise(port.otadata, state.chosen)
+        if port.running != state.chosen:
+            port.reset()
+
+    def _fallback(self) -> None:
+        """The chosen slot does not run: bring it back while it verifies and tries are left, else go on degraded."""
+        state, port = self.state, self.port
+        if state.chosen >= 0 and state.attempts < MAX_ATTEMPTS and not self._unfit(state.chosen):
+            self.ledger.append(ATTEMPT, 0, state.attempts + 1)
+            otadata.select(port.otadata, state.chosen, otadata.VALID)
+            port.reset()
+        self.ledger.append(DEGRADED, 0, FALLBACK)
+        self.ledger.append(COUNTERS, port.running, 0, state.counters[FW], state.counters[APP])
+        otadata.normalise(port.otadata, port.running)
+
+    def _drop(self, code: int) -> None:
+        """Ends the update with a reason; whatever lies in the idle slot without being authorised stays unbootable."""
+        state, port = self.state, self.port
+        scrub = state.phase == READY and state.mask & 1 and port.running == state.chosen
+        self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
+        if scrub and not is_blank(port.fw[1 - port.running], 0):
+            port.fw[1 - port.running].erase(0)
+
+    # -- the application image --------------------------------------------------------------------
+
+    def _paired_app(self) -> int:
+        pair = self.state.pairs[self.port.running]
+        return pair[0] if pair and pair[0] < len(self.port.app) else NO_APP
+
+    def _spare(self) -> int:
+        """The app slot that the running pair does not use."""
+        return 1 if self._paired_app() == 0 else 0
+
+    def _target_slots(self) -> int:
+        return 1 - self.port.running | self._spare() << 4
+
+    def _mountable(self):
+        """(part, size) of the application of the running pair, hashed against its slot record, or None."""
+        state, port = self.state, self.port
+        trying = state.phase == TRYING and not state.mask & 1
+        app = state.slots >> 4 if trying else self._paired_app()
+        if app >= len(port.app):
+            return None
+        record = records.load_slot(port.part, APP, app)
+        pair = state.pairs[port.running]
+        if (
+            record is None
+            or record.size > port.app[app].size
+            or not (trying and record.manifest == state.manifest)
+            and (pair is None or pair[3] != self._pair_digest(port.running, app, record.digest))
+            or _digest(port.app[app], record.size) != record.digest
+        ):
+            if trying:
+                self._drop(TARGET_LOST)
+            elif state.degraded != TARGET_LOST:
+                self.ledger.append(DEGRADED, 0, TARGET_LOST)
+            return None
+        return port.app[app], record.size
+
+    # -- what the agent asks for ------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Raises the reason why no update may be accepted now."""
+        state = self.state
+        if self.ledger.foreign or self.ledger.lost:
+            raise Refused(LEDGER_VERSION)
+        if self.port.part.encrypted:
+            raise Refused(ENCRYPTED)
+        if state.locked:
+            raise Refused(LOCKED)
+        if state.phase in (TRYING, SEALING):
+            raise Refused(ON_TRIAL)
+        if state.phase == READY:
+            raise Refused(BUSY)
+        if state.chosen != self.port.running:
+            raise Refused(NOT_SELECTED)
+
+    def accept(self, envelope):
+        """Verifies an envelope and everything that needs no payload; returns the Plan. Writes nothing (UPE11)."""
+        self.plan = None
+        self._open()
+        envelope = bytes(envelope)
+        if len(envelope) > records.MAX_ENVELOPE:
+            raise Refused(IMAGE_SIZE)
+        plan = self._check(envelope)
+        for target in plan.targets:
+            if target.component == FW:
+                if self.state.probe != _ROLLBACK_YES:
+                    raise Refused(NO_ROLLBACK)
+                room = self.port.fw[1 - self.port.running].size
+            elif self.port.app:
+                room = self.port.app[self._spare()].size
+            else:
+                raise Refused(COMPONENT)
+            if not 0 < target.size <= room:
+                raise Refused(IMAGE_SIZE)
+            if target.digest == self.state.abandoned[0] and plan.sequence <= self.state.abandoned[1]:
+                raise Refused(ABANDONED_IMAGE)
+        self.plan, self._envelope = plan, envelope
+        return plan
+
+    def accept_keyset(self, document):
+        """Verifies a key set and keeps it; returns the newest one. Never during a trial (UPC05, UPC06)."""
+        state = self.state
+        if self.ledger.foreign or self.ledger.lost:
+            raise Refused(LEDGER_VERSION)
+        if state.phase in (TRYING, SEALING):
+            raise Refused(ON_TRIAL)
+        try:
+            old = self.keyset()
+        except Refused:
+            old = self._link or keyset.parse(self.port.config.KEYSET)
+        new = keyset.accept(old, document)
+        if new is old:
+            return old
+        if new.version < state.keyset[0]:
+            self._link = new  # a link on the way back to the lost key set; nothing is kept before it is reached
+            return new
+        if new.version == state.keyset[0] and new.digest != state.keyset[2]:
+            raise Refused(KEYSET_CONTENT)
+        self._scrub_forbidden(new)
+        at = records.KEYSETS + (new.version & 1) * 2
+        records.save(self.port.part, at, 2, records.KIND_KEYSET, new.version & 0x7FFFFFFF, new.document)
+        self.ledger.append(KEYSET, 0, 0, new.version, new.issued_at, new.digest)
+        return new
+
+    def _scrub_forbidden(self, trusted) -> None:
+        """Under a new key set: an idle image that became forbidden is made unbootable, a running one is degraded."""
+        for slot in (0, 1):
+            record = records.load_slot(self.port.part, FW, slot)
+            code = self._forbidden(trusted, FW, record) if record else 0
+            if code and slot != self.port.running:
+                if self.state.phase == IDLE and not is_blank(self.port.fw[slot], 0):
+                    self.port.fw[slot].erase(0)
+            elif code and self.state.degraded != code:
+                self.ledger.append(DEGRADED, 0, code)
+
+    def begin(self) -> list:
+        """Opens the accepted update for writing; returns per component the offset to go on from (bytes)."""
+        self._open()
+        plan, state, port = self.plan, self.state, self.port
+        if plan is None:
+            raise Refused(NOTHING)
+        mask, slots = _mask(plan), self._target_slots()
+        resume = state.phase == FETCHING and (state.manifest, state.mask, state.slots) == (plan.digest, mask, slots)
+        if state.phase == FETCHING and not resume:
+            raise Refused(BUSY)
+        otadata.normalise(port.otadata, port.running)
+        records.save(port.part, records.STAGED, 1, records.KIND_STAGED, 0, self._envelope)
+        tries = min(state.tries(plan.digest) + 1, 255)
+        self.ledger.append(FETCH, mask, slots, plan.sequence, 0, plan.digest, tries)
+        self._at = list(state.progress)
+        self._redo = [offset + CHUNK for offset in self._at] if resume else [0, 0]
+        return self._at
+
+    def write(self, component: int, off: int, buf) -> None:
+        """Writes the next bytes of a component: whole sectors in order, the last one as long as it is."""
+        target = self._target(component)
+        size = len(buf)
+        if off != self._at[component] or off + size > target.size or not 0 < size <= SECTOR:
+            raise Refused(IMAGE_SIZE)
+        if size < SECTOR and off + size != target.size:
+            raise Refused(IMAGE_SIZE)
+        if component == FW:
+            slot = self.port.fw[1 - self.port.running]
+        else:
+            slot = self.port.app[self._spare()]
+        if component == FW and off == 0:
+            image.check_header(buf, self.port.config.CHIP, self.port.revision)
+            self.port.part.erase(records.HOLDING)
+            put(self.port.part, records.HOLDING * SECTOR, buf)
+            slot.erase(0)  # from here on the slot is not bootable, and only then is the rest of it touched
+        elif off < self._redo[component] or not same(slot, off, buf):
+            slot.erase(off // SECTOR)
+            put(slot, off, buf)
+        off += size
+        self._at[component] = off
+        if off % CHUNK == 0 or off == target.size:
+            self.ledger.append(PROGRESS, component, 0, off)
+
+    def _target(self, component: int):
+        if self.plan and self.state.phase == FETCHING and self.state.manifest == self.plan.digest:
+            for target in self.plan.targets:
+                if target.component == component:
+                    return target
+        raise Refused(NOTHING)
+
+    def stage(self) -> None:
+        """Checks the complete update in flash and records it as staged; `machine.reset()` then starts the swap."""
+        plan = self.plan
+        if plan is None:
+            raise Refused(NOTHING)
+        for target in plan.targets:
+            if self._at[self._target(target.component).component] != target.size:
+                raise Refused(TRUNCATED)
+        try:
+            self._verify(plan)
+        except Refused as refused:
+            self.abort(refused.code)
+            raise
+        self.ledger.append(STAGED, self.state.mask, self.state.slots, plan.sequence, 0, plan.digest)
+
+    def abort(self, code: int) -> None:
+        """Gives up the update that is being fetched or is staged, with a reason."""
+        if self.state.phase not in (FETCHING, READY):
+            raise Refused(NOT_STAGED)
+        self._drop(code)
+
+    def confirm(self) -> int:
+        """Ends the trial well; 0, or the reason why there is nothing to confirm (then nothing was written)."""
+        state, port = self.state, self.port
+        if state.phase not in (TRYING, SEALING):
+            return NOTHING
+        expected = state.slots & 15 if state.mask & 1 else state.chosen
+        if port.running != expected or otadata.selected(port.otadata)[0] != port.running:
+            return NOT_SELECTED
+        if state.phase == TRYING:
+            self.ledger.append(CONFIRMING)
+        self._seal()
+        return 0
+
+    def _seal(self) -> None:
+        """CONFIRMING is recorded: otadata VALID, then the one record with all counters (invariants 2 and 3)."""
+        state, port = self.state, self.port
+        counters = list(state.counters)
+        if state.mask & 1:
+            otadata.mark_valid(port.otadata, port.running)
+        else:
+            self._pair(port.running, self._view().running[FW], state.slots >> 4)
+        if state.permit:
+            record = records.load_slot(port.part, FW, 1 - port.running)
+            if record:
+                self.ledger.append(ABANDONED, 0, 0, record.sequence, 0, record.digest)
+        else:
+            for component in (FW, APP):
+                if state.mask >> component & 1:
+                    counters[component] = max(counters[component], state.sequence)
+        self.ledger.append(CONFIRMED, port.running, 0, counters[FW], counters[APP], state.manifest)
+
+    def fail(self, code: int) -> None:
+        """The application found its own image unhealthy: back to the old one, with the reason. Does not return."""
+        state, port = self.state, self.port
+        if state.phase != TRYING:
+            raise Refused(NOTHING)
+        self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
+        otadata.normalise(port.otadata, state.chosen)
+        port.reset()
+
+    def status(self) -> dict:
+        """What the agent and the report engine may know, in plain values."""
+        state, pair = self.state, self.state.pairs[self.port.running]
+        return {
+            "running": self.port.running,
+            "chosen": state.chosen,
+            "phase": state.phase,
+            "trial": state.phase in (TRYING, SEALING),
+            "counters": tuple(state.counters),
+            "pair": pair[:3] if pair else None,
+            "keyset": max(state.keyset[0], keyset.parse(self.port.config.KEYSET).version),
+            "degraded": state.degraded,
+            "locked": state.locked,
+            "rollback": state.probe == _ROLLBACK_YES,
+            "manifest": state.manifest,
+            "attempts": state.attempts,
+            "last": state.last,
+            "retries": tuple(state.retries),
+        }
+
+
+def _mask(plan) -> int:
+    mask = 0
+    for target in plan.targets:
+        mask |= 1 << target.component
+    return mask
+
+
+def _digest(part, size: int) -> bytes:
+    """SHA-256 of the first *size* bytes of a part."""
+    hasher = sha256()
+    feed(hasher, part, 0, size, bytearray(SECTOR))
+    return hasher.digest()
