@@ -143,6 +143,13 @@ def signer_ids(document: bytes) -> list[bytes]:
     return [bytes(entry[1].get(LABEL_KID, b"")) for entry in _load_sign(document)[3]]
 
 
+def raw_signature(document: bytes, signer: Signer) -> bytes:
+    """The 64 bytes that `add_signature` would add for *signer*, to be carried from an offline machine."""
+    signature = _signature(payload_of(document), signer)[2]
+    assert isinstance(signature, bytes)
+    return signature
+
+
 def add_signature(document: bytes, signer: Signer) -> bytes:
     """*document* with one more signature; a signature by the same key is replaced, never doubled."""
     body, headers, payload, signatures = _load_sign(document)
