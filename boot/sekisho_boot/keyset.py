@@ -133,7 +133,7 @@ class KeySet:
         self.document = bytes(document)
         self.digest = hashlib.sha256(self.document).digest()
         self.payload, _ = cose.verify_sign(self.document, ())
-        reader = Reader(self.payload)
+        reader = Reader(self.payload, wrong=KEYSET)
         count = reader.map(13)
         if count < 11:
             raise Refused(KEYSET)

@@ -154,7 +154,10 @@ def decode(document: bytes) -> KeySet:
     """Read a document without asking who signed it; what a device could not read is refused with its reason code."""
     with _device_verdict():
         device.parse(document)
-    members = cbor2.loads(cose.payload_of(document))
+    try:
+        members = cbor2.loads(cose.payload_of(document))
+    except (cbor2.CBORDecodeError, ValueError) as error:  # devices do not look into the settings
+        raise ToolError("CBOR", f"The settings in this key set cannot be read: {error}.") from error
     return KeySet(
         version=members[1],
         issued_at=members[2],
