@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from helpers import release
-from helpers.desk import CLASS, VENDOR, Desk, Up, fetch, firmware
+from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
 from helpers.keys import signer
 from sekisho_boot import reasons
 from sekisho_boot.reasons import Refused
@@ -54,7 +53,7 @@ def test_a_signed_update_is_swapped_in_tried_and_confirmed(desk):
 @pytest.mark.requirement("UPE13", "UPE14", "UPE02")
 def test_an_unhealthy_image_returns_to_the_old_one_with_the_reason(desk):
     up = update(desk)
-    with pytest.raises(BaseException, match=""):
+    with pytest.raises(ResetError):
         up.engine.fail(reasons.HEALTH)
     up = desk.power_on()
     assert (up.running, up.decision.trial) == (0, False)

@@ -29,7 +29,7 @@ APP = const(1)
 NAMES = ("fw", "app")
 _IDENTIFIERS = (b"fw", b"app")
 
-MAX_ENVELOPE = const(4080)  # a sector less the header of its record
+MAX_ENVELOPE = const(4000)  # a sector less the header and prefix of its slot record (docs/flash-format.md)
 MAX_BLOCKS = const(4)  # authentication blocks
 MAX_COMMANDS = const(64)  # commands in one sequence
 MAX_URI = const(255)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from helpers import images
-from helpers.keys import ISSUED, MadeKeySet, make_keyset
 from sekisho_boot import engine, records
 from sekisho_boot.ledger import Ledger
 from sekisho_sim import bootloader
 from sekisho_sim.flash import Flash, MemPart, Op
 from sekisho_tools.layout import Layout, parse_csv
+
+from helpers import images
+from helpers.keys import ISSUED, MadeKeySet, make_keyset
 
 CSV = """
 otadata,  data, ota,      0xd000,   0x2000,

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import cbor2
+from sekisho_boot import suit
 
 from helpers.keys import signer
-from sekisho_boot import suit
 
 NAMES = {0: b"fw", 1: b"app"}
 

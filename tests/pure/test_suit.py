@@ -258,8 +258,8 @@ def test_refuses_every_flipped_bit():
 
 @faked
 def test_refuses_an_envelope_over_the_limit():
-    assert why(bytes(4081)) == "LIMIT"
-    assert why(bytes(4080)) == "ENVELOPE"
+    assert why(bytes(suit.MAX_ENVELOPE + 1)) == "LIMIT"
+    assert why(bytes(suit.MAX_ENVELOPE)) == "ENVELOPE"
 
 
 @faked
