@@ -22,8 +22,8 @@ _port = None
 _engine = None
 _agent = None
 _decision = None
-_health = []
-_drain = []
+_health: list = []
+_drain: list = []
 
 
 def started(port, decision) -> None:
@@ -39,7 +39,7 @@ def engine():
         from sekisho_boot.engine import Engine
 
         if _port is None:
-            import sekisho_config
+            import sekisho_config  # type: ignore[import-not-found]
             from sekisho_boot.port import Port
 
             _port = Port(sekisho_config)
@@ -109,7 +109,7 @@ async def _restart() -> None:
         except Exception as error:
             print("sekisho: drain hook raised %r" % error)
     print("sekisho: restarting")
-    _port.reset()
+    engine().port.reset()
 
 
 async def _guard(app) -> None:
@@ -141,7 +141,7 @@ async def main(app=None) -> None:
     global _agent
     import asyncio
 
-    import sekisho_config
+    import sekisho_config  # type: ignore[import-not-found]
 
     from . import settings
     from .agent import Agent
@@ -149,11 +149,11 @@ async def main(app=None) -> None:
     _agent = Agent(engine(), settings.load(), sekisho_config.CLASSES[0])
     tasks = [asyncio.create_task(_guard(app))] if app else []
     _report()
-    if on_trial():
-        await _agent.prove(_health)
+    if on_trial() and await _agent.prove(_health) == 0 and not getattr(sekisho_config, "WATCHDOG", True):
+        return await _restart()  # the product wants no watchdog beyond the trial, and only a restart ends it
     tasks.append(asyncio.create_task(_feed()))
     await _agent.forever()
-    await _restart()
+    return await _restart()
 
 
 def _report() -> None:

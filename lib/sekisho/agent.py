@@ -15,7 +15,6 @@ import time
 from binascii import hexlify
 
 from micropython import const
-
 from sekisho_boot.keyset import MAX_KEYSET
 from sekisho_boot.ledger import FETCHING, READY
 from sekisho_boot.reasons import HEALTH, NETWORK, NO_KEYSET, NOTHING, RETRY_LATER, SERVER, Refused, kind, name
@@ -25,11 +24,12 @@ from .envelope import MAX_DOWNLOAD, keyset_version, sever
 
 SECTOR = const(4096)  # bytes handed to the engine at a time
 MAX_LINKS = const(16)  # key sets of the chain taken in one poll
-MAX_FAILURES = const(5)  # connections in a row that brought a payload no further, then the poll is given up
+MAX_FAILURES = 5  # connections in a row that brought a payload no further, then the poll is given up
 MAX_CHANGES = const(3)  # times one poll begins a payload anew because the server's file changed
 FIRST_PAUSE = const(30)  # s after the first failure to reach a server; it doubles with every further one
 FIRST_RETRY = const(600)  # s before a release that failed once is tried again; doubles as well
 MAX_RETRY = const(86400)
+BREATH = 1  # s between two connections for one payload; doubles while they bring nothing
 _PROGRESS = const(65536)  # bytes between two lines of progress
 
 
@@ -67,7 +67,7 @@ class Agent:
         self.result = NOTHING
         self.detail = ""
         self.failures = 0
-        self._tags = {}  # file of the server -> ETag of the copy that has been dealt with
+        self._tags: dict = {}  # file of the server -> ETag of the copy that has been dealt with
         self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
         self._since = time.ticks_ms()  # start, or the last failure of a release
         self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
@@ -199,11 +199,13 @@ class Agent:
             try:
                 await self._stream(url, target)
             except http.Failed as failed:
+                if failed.code == NOTHING:  # a release without its payload is a mistake of the server
+                    raise http.Failed(SERVER, failed.detail)
                 failures = failures + 1 if self._offset == before else 0
                 if failed.code != NETWORK or failures >= MAX_FAILURES:
                     raise
                 self.say("sekisho: %s; going on from %d" % (failed.detail, self._offset))
-                await asyncio.sleep(1 << failures)
+                await asyncio.sleep(BREATH << failures)
 
     async def _stream(self, url: str, target) -> None:
         """One connection: writes what comes, sector by sector, and keeps `_offset` at what the engine has taken."""
@@ -268,7 +270,7 @@ class Agent:
             except Refused as refused:
                 self._note(refused)
                 failures += 1
-                await asyncio.sleep(min(failures, 10))
+                await asyncio.sleep(BREATH * min(failures, 10))
         for check in checks:
             try:
                 answer = check()
