@@ -141,7 +141,7 @@ def _open(envelope, keyset) -> tuple:
     if reader.tag() != _ENVELOPE_TAG:
         raise Refused(ENVELOPE)
     count = reader.map()
-    if reader.head() != (UINT, _AUTHENTICATION):
+    if not 2 <= count <= 3 or reader.head() != (UINT, _AUTHENTICATION):
         raise Refused(ENVELOPE)
     wrapper = reader.wrapped()
     if reader.head() != (UINT, _MANIFEST):
@@ -152,7 +152,7 @@ def _open(envelope, keyset) -> tuple:
     actual = sha256(reader.buf[start : reader.pos]).digest()
     text = None
     if count > 2:  # The agent strips integrated payloads; a severed member is refused with the manifest.
-        if reader.head() != (UINT, _TEXT) or count > 3:
+        if reader.head() != (UINT, _TEXT):
             raise Refused(ENVELOPE)
         start = reader.pos
         reader.bstr()
