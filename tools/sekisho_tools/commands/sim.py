@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from sekisho_sim import bootloader
+from sekisho_sim import bootloader, device, personality
+from sekisho_sim.device import Limits, RunResult
 from sekisho_sim.efuse import Efuse
 from sekisho_sim.flash import SHAPES, Flash, PowerCutError
+from sekisho_sim.personality import Personalities, Personality
+from sekisho_sim.world import HEAP, World
 
 from ..errors import ToolError
 from ..files import read_file, write_atomic
@@ -25,6 +29,13 @@ class CauseName(StrEnum):
     POWER_ON = "power-on"
     RESET = "reset"
     WATCHDOG = "watchdog"
+
+
+class StartName(StrEnum):
+    """Where a firmware takes its Python from."""
+
+    FROZEN = personality.FROZEN
+    STOCK = personality.STOCK
 
 
 class ProfileName(StrEnum):
@@ -82,10 +93,7 @@ def bootloader_command(
     Example: sekisho sim bootloader flash.bin --json
     """
     flash = Flash(read_flash(flash_file))
-    if torn is not None and torn not in SHAPES:
-        raise ToolError("TORN_SHAPE", f"There is no shape {torn!r}; known: {', '.join(SHAPES)}.")
-    if torn is not None and power_cut_at is None:
-        raise ToolError("TORN_SHAPE", "--torn says how a power cut leaves an operation; add --power-cut-at N.")
+    _torn(torn, power_cut_at)
     flash.cut_at, flash.torn = power_cut_at, torn
     fuses = open_efuse(efuse)
     cut = None
@@ -109,3 +117,127 @@ def bootloader_command(
     for line in result.log:
         console.print(line, markup=False)
     console.print(f"runs: {result.running or 'nothing'}   otadata selects: {result.boot_partition or 'nothing'}")
+
+
+def _torn(shape: str | None, power_cut_at: int | None) -> None:
+    """Raise ToolError TORN_SHAPE for an unknown shape, or one without a cut."""
+    if shape is not None and shape not in SHAPES:
+        raise ToolError("TORN_SHAPE", f"There is no shape {shape!r}; known: {', '.join(SHAPES)}.")
+    if shape is not None and power_cut_at is None:
+        raise ToolError("TORN_SHAPE", "--torn says how a power cut leaves an operation; add --power-cut-at N.")
+
+
+def _personalities(table: Path | None, config: Path | None, start: StartName | None) -> Personalities | None:
+    """What the options say that app images stand for; None leaves it to the world directory."""
+    found = Personalities.load(table) if table else None
+    if config is None and start is None:
+        return found
+    default = found.default if found else Personality()
+    if start is not None:
+        default = replace(default, name=start.value, start=start.value)
+    if config is not None:
+        default = default.with_modules(sekisho_config=read_file(config, "device configuration").decode())
+    return Personalities(default, found.images if found else {})
+
+
+def _as_json(results: list[RunResult], trace: bool) -> str:
+    boots = []
+    for result in results:
+        boot: dict[str, object] = {
+            "cause": result.cause,
+            "slot": result.slot,
+            "personality": result.personality,
+            "bootloader": result.boot.log,
+            "console": result.console,
+            "operations": len(result.ops),
+            "heap_free": result.heap_free,
+        }
+        if trace:
+            boot["trace"] = [[op.kind, op.address, op.length, op.data.hex()] for op in result.ops]
+        boots.append(boot)
+    return json.dumps({"boots": boots, "operations": sum(len(result.ops) for result in results)})
+
+
+@app.command("run")
+def run_command(
+    flash_file: Annotated[Path, typer.Argument(metavar="FLASH.bin", help="The flash image; the device writes to it.")],
+    power_cut_at: Annotated[
+        int | None, typer.Option(min=0, help="Cut the power at this flash operation (0 = the first) and stop.")
+    ] = None,
+    torn: Annotated[str | None, typer.Option(metavar="SHAPE", help="How the cut leaves that operation.")] = None,
+    seed: Annotated[int, typer.Option(help="What is left to chance in a torn operation.")] = 0,
+    trace: Annotated[bool, typer.Option("--trace", help="List every flash operation.")] = False,
+    until: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Switch off when the device has printed this.")
+    ] = None,
+    max_boots: Annotated[int, typer.Option(min=1, help="Switch off after so many starts.")] = 20,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which one start is given up.")] = 120,
+    world: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where eFuses, RTC and network are kept [FLASH.bin.sim].")
+    ] = None,
+    personalities: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What Python each app image stands for (JSON).")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.py", help="Device configuration, frozen in as sekisho_config.")
+    ] = None,
+    start: Annotated[
+        StartName | None, typer.Option(help="Start order: frozen (_boot.py first) or stock MicroPython's.")
+    ] = None,
+    profile: Annotated[ProfileName, typer.Option(help="How the bootloader was built.")] = ProfileName.ROLLBACK,
+    heap: Annotated[int, typer.Option(min=16, help="Python heap of the device in KiB.")] = HEAP // 1024,
+    speed: Annotated[int, typer.Option(min=1, help="Device seconds in one of ours.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+) -> None:
+    """Switch the device on and watch its console until it comes to rest.
+
+    Example: sekisho sim run flash.bin --power-cut-at 40 --torn program-random-bits
+    """
+    _torn(torn, power_cut_at)
+    machine = World(
+        world or flash_file.with_name(flash_file.name + ".sim"),
+        flash_file,
+        personalities=_personalities(personalities, config, start),
+        profile=bootloader.PROFILES[profile.value],
+        heap=heap * 1024,
+        speed=speed,
+    )
+    out = Console(highlight=False, soft_wrap=True, markup=False, quiet=as_json)
+    results: list[RunResult] = []
+    number = 0
+
+    def on_boot(boot: bootloader.BootResult) -> None:
+        for line in boot.log:
+            out.print(f"  bootloader: {line}", style="dim")
+
+    for result in device.power_cycle(
+        machine,
+        cut=power_cut_at,
+        torn=torn,
+        seed=seed,
+        max_boots=max_boots,
+        limits=Limits(seconds=timeout, until=until),
+        console=None if as_json else lambda text: out.print(text, end=""),
+        on_boot=on_boot,
+    ):
+        results.append(result)
+        if trace:
+            for op in result.ops:
+                out.print(f"  {number:5} {op.kind:7} 0x{op.address:06x} {op.length}", style="dim")
+                number += 1
+        if result.cut_op:
+            out.print(f"  power cut at operation {number} ({result.cut_op.kind} 0x{result.cut_op.address:06x})")
+        out.print(
+            f"-- {result.slot or 'nothing'} stopped: {result.cause}, {len(result.ops)} flash operations", style="bold"
+        )
+    if as_json:
+        typer.echo(_as_json(results, trace))
+    last = results[-1].cause
+    if until is not None and last != "until":
+        raise ToolError("UNTIL", f"The device never printed {until!r}; it stopped by {last}.")
+    if last == "no-boot":
+        raise ToolError("NO_BOOT", "Nothing in the flash boots; the lines of the bootloader say why.")
+    if last == "timeout":
+        raise ToolError(
+            "TIMEOUT", f"The device did not come to rest in {timeout:g} s; raise --timeout or give --until."
+        )

@@ -1,0 +1,15 @@
+"""`socket`: real sockets, on loopback, and only while the station has an address."""
+
+import socket as _s
+from socket import *  # noqa: F403
+
+from network import _resolve
+
+__name__ = "socket"
+
+
+def getaddrinfo(host, port, *rest):
+    address = _resolve(host)
+    if address is None:
+        raise OSError(-202)
+    return _s.getaddrinfo(address, port, *rest)
