@@ -8,9 +8,12 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections import Counter
 
 CRLF = b"\r\n"
+CLASS = "00010203-0405-0607-0809-0a0b0c0d0e0f"
+"""The product class whose documents are served honestly, from `BadServer.documents`."""
 
 
 class BadServer:
@@ -18,6 +21,7 @@ class BadServer:
 
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
+        self.documents: dict[str, bytes] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.count: Counter[str] = Counter()
         self.stop = threading.Event()
@@ -54,6 +58,13 @@ class BadServer:
             headers = {k.strip().lower(): v.strip() for k, v in (x.decode().split(":", 1) for x in lines[1:] if x)}
             self.requests.append((path, headers))
             self.count[path] += 1
+            if path.split("/")[1] == CLASS:
+                document = self.documents.get(path.split("/")[2])
+                if document is None:
+                    self.head(sock, 404, "Content-Length: 0")
+                else:
+                    self.honest(sock, headers, document, f'"{zlib.crc32(document)}"')
+                return
             getattr(self, "sin_" + path.strip("/").split("/")[0].replace("-", "_"))(sock, headers, path)
 
     # -- pieces ----------------------------------------------------------------------------------
@@ -88,6 +99,9 @@ class BadServer:
     def sin_truncates_once(self, sock, headers, path):
         self.honest(sock, headers, self.payload, cut=5000 if self.count[path] == 1 else None)
 
+    def sin_always_changes(self, sock, headers, path):
+        self.honest(sock, headers, self.payload, etag=f'"{self.count[path]}"', cut=5000)
+
     def sin_changes_midway(self, sock, headers, path):
         if self.count[path] == 1:
             self.honest(sock, headers, bytes(len(self.payload)), etag='"old"', cut=len(self.payload) // 2)
@@ -95,7 +109,7 @@ class BadServer:
             self.honest(sock, headers, self.payload, etag='"new"')
 
     def sin_ignores_range(self, sock, headers, path):
-        self.head(sock, 200, f"Content-Length: {len(self.payload)}", 'ETag: "a"')
+        self.head(sock, 200, f"Content-Length: {len(self.payload)}", 'ETag: "a"')  # no word about ranges
         sock.sendall(self.payload[: None if self.count[path] > 1 else len(self.payload) // 2])
 
     def sin_wrong_range(self, sock, headers, path):
@@ -119,6 +133,21 @@ class BadServer:
     def sin_says_shorter(self, sock, headers, path):
         self.head(sock, 200, "Content-Length: 100")
         sock.sendall(self.payload)
+
+    def sin_wrong_bytes(self, sock, headers, path):
+        self.honest(sock, headers, self.payload[:-1] + b"!")
+
+    def sin_no_etag(self, sock, headers, path):
+        self.head(sock, 200, f"Content-Length: {len(self.payload)}")
+        sock.sendall(self.payload[: None if self.count[path] > 1 else len(self.payload) // 2])
+
+    def sin_loses_the_file(self, sock, headers, path):
+        if self.count[path] == 1:
+            self.honest(sock, headers, self.payload, cut=5000)
+        elif self.count[path] == 2:
+            self.head(sock, 416, "Content-Range: bytes */10", "Content-Length: 0")
+        else:
+            self.honest(sock, headers, self.payload, etag='"b"')
 
     def sin_status(self, sock, headers, path):
         self.head(sock, int(path.split("/")[2]), "Content-Length: 0", "Retry-After: 7")

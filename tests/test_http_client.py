@@ -6,20 +6,16 @@ import contextlib
 import hashlib
 import io
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import bad_server
 import device_sockets
 import pytest
 from device import http_cases
-from sekisho_tools import device_code
+from helpers import micropython
 
 PAYLOAD = b"".join(hashlib.sha256(bytes([i % 251])).digest() for i in range(313))[:10000]
 CHECK = sum(PAYLOAD) & 0xFFFF
 TAIL = sum(PAYLOAD[4096:]) & 0xFFFF
-MICROPYTHON = Path(sys.executable).with_name("micropython")
 
 
 def on_cpython(base: str, dead: str) -> str:
@@ -31,13 +27,7 @@ def on_cpython(base: str, dead: str) -> str:
 
 
 def on_micropython(base: str, dead: str) -> str:
-    paths = [str(device_code.BOOT), str(device_code.LIB), str(Path(__file__).parent)]
-    program = f"import sys; sys.path[:] = ['.frozen'] + {paths}; from device import http_cases; "
-    program += f"http_cases.main({base!r}, {dead!r})"
-    command = [str(MICROPYTHON), "-X", "heapsize=100k", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return micropython.run(f"from device import http_cases; http_cases.main({base!r}, {dead!r})", heap="100k")
 
 
 @pytest.fixture(scope="module", params=[on_cpython, on_micropython])

@@ -101,7 +101,7 @@ def verify_sign1(block, payload, keys, revoked=()) -> int:
     *revoked* holds 8-byte key ids. Raises Refused: COSE or CBOR malformed, LIMIT, ALGORITHM not Ed25519,
     KEY_UNKNOWN (the kid names none of the keys), KEY_REVOKED, SIGNATURE. RFC 9052 section 4.2 and 4.4.
     """
-    reader = Reader(block)
+    reader = Reader(block, wrong=COSE)
     tag = reader.tag()
     if tag != _TAG_SIGN1:
         raise Refused(ALGORITHM if tag in _OTHER_TAGS else COSE)
@@ -152,7 +152,7 @@ def verify_sign(document, keys) -> tuple:
     Signatures by strangers, of other algorithms or that do not verify count for nothing; what is left is for the
     caller's threshold. A key counts once, by its bytes. Raises Refused: CBOR, COSE, LIMIT. RFC 9052 section 4.1.
     """
-    reader = Reader(document)
+    reader = Reader(document, wrong=COSE)
     if reader.tag() != _TAG_SIGN or reader.array() != 4:
         raise Refused(COSE)
     if len(reader.bstr()) or reader.map():

@@ -45,6 +45,9 @@ from .ledger import (
     Ledger,
 )
 from .reasons import (
+    ABANDONED as ABANDONED_IMAGE,
+)
+from .reasons import (
     ATTEMPTS,
     BUSY,
     COMPONENT,
@@ -69,9 +72,6 @@ from .reasons import (
     TARGET_LOST,
     TRUNCATED,
     Refused,
-)
-from .reasons import (
-    ABANDONED as ABANDONED_IMAGE,
 )
 from .reasons import (
     TRIAL as ON_TRIAL,
@@ -227,7 +227,7 @@ class Engine:
         proved = max(state.counters[FW], port.config.FLOOR_FW) > 0
         if record and _digest(port.fw[port.running], record.size) == record.digest:
             try:
-                plan = suit.check(record.envelope, self.keyset(), port, _View([0, 0], (record.sequence, 0)), 0)
+                plan = suit.check(record.envelope, self.keyset(), port, None, 0)  # installed: only who and what
                 state.counters[FW] = max(state.counters[FW], plan.sequence)
                 proved = True
             except Refused:
@@ -412,8 +412,10 @@ class Engine:
         if (
             record is None
             or record.size > port.app[app].size
-            or not (trying and record.manifest == state.manifest)
-            and (pair is None or pair[3] != self._pair_digest(port.running, app, record.digest))
+            or (
+                not (trying and record.manifest == state.manifest)
+                and (pair is None or pair[3] != self._pair_digest(port.running, app, record.digest))
+            )
             or _digest(port.app[app], record.size) != record.digest
         ):
             if trying:
@@ -446,8 +448,6 @@ class Engine:
         self.plan = None
         self._open()
         envelope = bytes(envelope)
-        if len(envelope) > records.MAX_ENVELOPE:
-            raise Refused(IMAGE_SIZE)
         plan = self._check(envelope)
         for target in plan.targets:
             if target.component == FW:
@@ -527,10 +527,7 @@ class Engine:
             raise Refused(IMAGE_SIZE)
         if size < SECTOR and off + size != target.size:
             raise Refused(IMAGE_SIZE)
-        if component == FW:
-            slot = self.port.fw[1 - self.port.running]
-        else:
-            slot = self.port.app[self._spare()]
+        slot = self.port.fw[1 - self.port.running] if component == FW else self.port.app[self._spare()]
         if component == FW and off == 0:
             image.check_header(buf, self.port.config.CHIP, self.port.revision)
             self.port.part.erase(records.HOLDING)

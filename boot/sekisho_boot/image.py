@@ -18,14 +18,14 @@ _NO_LIMIT = const(65535)
 # What the bootloader itself occupies while it loads an app, per chip_id: (first, past the last) addresses. A segment
 # that overlaps it is refused at boot ("overlaps bootloader stack/data"). ESP-IDF bootloader.ld of each chip.
 _BOOTLOADER = {
-    0: ((0x3FFF0000, 0x40000000), (0x40078000, 0x40080000)),  # ESP32
-    9: ((0x3FCE0000, 0x3FCF0000),),  # ESP32-S3
-    5: ((0x3FCD0000, 0x3FCE0000),),  # ESP32-C3
-    13: ((0x40868000, 0x40880000),),  # ESP32-C6
+    0: ((0x3FFDBB20, 0x40000000), (0x40078000, 0x40080000)),  # ESP32
+    9: ((0x3FCDB700, 0x3FCF0000), (0x403CB700, 0x403E0000)),  # ESP32-S3
+    5: ((0x3FCCE710, 0x3FCE0000), (0x403CE710, 0x403E0000)),  # ESP32-C3
+    13: ((0x4086E610, 0x40880000),),  # ESP32-C6
 }
 # Addresses that the flash MMU maps: such a segment must lie at the same place within its 64 KiB page as in flash.
 _MAPPED = {
-    0: ((0x3F400000, 0x3F800000), (0x400C2000, 0x40C00000)),
+    0: ((0x3F400000, 0x3F800000), (0x400D0000, 0x40400000)),
     9: ((0x3C000000, 0x3E000000), (0x42000000, 0x44000000)),
     5: ((0x3C000000, 0x3C800000), (0x42000000, 0x42800000)),
     13: ((0x42000000, 0x43000000),),

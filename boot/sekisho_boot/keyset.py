@@ -133,7 +133,7 @@ class KeySet:
         self.document = bytes(document)
         self.digest = hashlib.sha256(self.document).digest()
         self.payload, _ = cose.verify_sign(self.document, ())
-        reader = Reader(self.payload)
+        reader = Reader(self.payload, wrong=KEYSET)
         count = reader.map(13)
         if count < 11:
             raise Refused(KEYSET)
@@ -229,6 +229,17 @@ def genesis(document: bytes) -> KeySet:
     return first
 
 
+def follows(old: KeySet, new: KeySet) -> None:
+    """Refuses *new* where it does not follow from *old*; says nothing about signatures and version."""
+    if new.environment != old.environment:
+        raise Refused(reasons.KEYSET_ENVIRONMENT)
+    if new.issued_at < old.issued_at:  # the time floor of the device never goes back
+        raise Refused(KEYSET)
+    for key_id, role in old.roles.items():  # keeps its role, leaves or is revoked; a revoked one stays revoked
+        if new.roles.get(key_id, role or None) not in (role, 0):
+            raise Refused(reasons.KEYSET_KEY_REUSE)
+
+
 def accept(old: KeySet, document: bytes) -> KeySet:
     """The key set that replaces *old*; *old* itself when *document* says the same; else Refused (UPC05, UPC06)."""
     new = KeySet(document)
@@ -239,11 +250,5 @@ def accept(old: KeySet, document: bytes) -> KeySet:
     _check_signed(new, old, new)
     if new.version == old.version:
         raise Refused(reasons.KEYSET_CONTENT)
-    if new.environment != old.environment:
-        raise Refused(reasons.KEYSET_ENVIRONMENT)
-    if new.issued_at < old.issued_at:  # the time floor of the device never goes back
-        raise Refused(KEYSET)
-    for key_id, role in old.roles.items():  # keeps its role, leaves or is revoked; a revoked one stays revoked
-        if new.roles.get(key_id, role or None) not in (role, 0):
-            raise Refused(reasons.KEYSET_KEY_REUSE)
+    follows(old, new)
     return new

@@ -222,7 +222,7 @@ class Ledger:
             if raw == _BLANK:
                 continue
             room = slot + 1  # whatever is not blank is not written again, valid or not
-            version, kind, a, b, n, x, y, _, _, crc = unpack_from(_LAYOUT + "I", raw)
+            version, kind, _, _, n, x, y, _, _, crc = unpack_from(_LAYOUT + "I", raw)
             if crc != crc32(raw[:60]):
                 continue
             if version != VERSION:

@@ -15,7 +15,8 @@ class Port:
     """Everything outside the engine; tests and the campaign bring their own with the same members.
 
     ``fw``, ``app``: the two slots of each component (app may be empty); ``part``: the `sekisho` partition;
-    ``otadata``; ``running``: index of the fw slot this code runs from; ``config``: the module `sekisho_config`.
+    ``otadata``; ``running``: index of the fw slot this code runs from; ``config``: the module `sekisho_config`;
+    ``vendor``, ``classes``, ``device``: who this device is.
     """
 
     revision = -1  # chip revision (major * 100 + minor), where known
@@ -24,6 +25,7 @@ class Port:
         from esp32 import Partition
 
         self.config = config
+        self.vendor, self.classes = config.VENDOR, config.CLASSES
         self.fw = [flash.find(_APP, subtype) for subtype in (0x10, 0x11)]
         self.app = [flash.find(_DATA, 0x41, label) for label in ("app_0", "app_1")]
         if None in self.app:
@@ -41,7 +43,7 @@ class Port:
 
         from machine import unique_id
 
-        uuid = bytearray(sha1(self.config.VENDOR + hexlify(unique_id())).digest()[:16])
+        uuid = bytearray(sha1(self.vendor + hexlify(unique_id())).digest()[:16])  # noqa: S324 (UUIDv5 is defined so)
         uuid[6] = uuid[6] & 0x0F | 0x50
         uuid[8] = uuid[8] & 0x3F | 0x80
         return bytes(uuid)

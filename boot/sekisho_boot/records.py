@@ -26,7 +26,6 @@ _VERSION = const(1)
 _HEADER = const(16)
 _PREFIX = "<BBHIQ32s32s"  # of a slot record: component, slot, unused, size, sequence, image digest, manifest digest
 PREFIX = const(80)
-MAX_ENVELOPE = const(4000)  # sector - header - prefix
 
 
 def load(part, sector: int, sectors: int, kind: int):

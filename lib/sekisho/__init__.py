@@ -1,1 +1,179 @@
-"""On the device: what applications and the update agent use. Imports `sekisho_boot`, never the other way round."""
+"""On the device: what applications and the update agent use. Imports `sekisho_boot`, never the other way round.
+
+A whole application::
+
+    import sekisho
+
+    async def app():
+        ...
+
+    sekisho.on_health(lambda: sensor.answers())
+    sekisho.run(app)
+
+`run` polls for updates beside the application, confirms a new image once its health checks pass, and restarts into an
+update that is staged. Whoever wants to do that otherwise uses the functions below, which only wrap the engine.
+"""
+
+__version__ = "0.1.0"
+
+MAX_DRAIN = 30  # s that the application gets to finish its work before a restart
+
+_port = None
+_engine = None
+_agent = None
+_decision = None
+_health: list = []
+_drain: list = []
+
+
+def started(port, decision) -> None:
+    """Called once by `_boot.py` or `boot.py`: the port the engine ran on, and what it decided (None after a fault)."""
+    global _port, _decision
+    _port, _decision = port, decision
+
+
+def engine():
+    """The one engine of this device."""
+    global _engine, _port
+    if _engine is None:
+        from sekisho_boot.engine import Engine
+
+        if _port is None:
+            import sekisho_config  # type: ignore[import-not-found]
+            from sekisho_boot.port import Port
+
+            _port = Port(sekisho_config)
+        _engine = Engine(_port)
+    return _engine
+
+
+def on_trial() -> bool:
+    """True while the running image must still be confirmed."""
+    return engine().status()["trial"]
+
+
+def confirm() -> int:
+    """The running image is good: ends its trial. Returns 0, or the reason code why there is nothing to confirm."""
+    return engine().confirm()
+
+
+def fail(reason: int) -> None:
+    """The running image is not good: back to the old one, with this reason code. Does not return on trial; raises
+    Refused(NOTHING) otherwise."""
+    engine().fail(reason)
+
+
+def watchdog() -> None:
+    """Feeds the watchdog, which the engine starts with a trial and nothing can stop again.
+
+    During the trial it is not fed: the trial then ends at its deadline, whatever the application does.
+    """
+    dog = getattr(_port, "wdt", None)
+    if dog and not on_trial():
+        dog.feed()
+
+
+def on_health(check) -> None:
+    """Adds a health check: a function or coroutine function; False or an exception sends the new image back."""
+    _health.append(check)
+
+
+def on_drain(hook) -> None:
+    """Adds a function or coroutine function that is called before a restart; together they get MAX_DRAIN seconds."""
+    _drain.append(hook)
+
+
+def status() -> dict:
+    """What runs, what the engine knows, and how the last look at the server ended; plain values."""
+    from sekisho_boot.reasons import name
+
+    values = engine().status()
+    values["version"] = __version__
+    values["last result"] = name(values["last"][0]) if values["last"][0] else "confirmed" if values["last"][2] else ""
+    values["fault"] = _decision is None
+    if _agent:
+        values["server"] = _agent.server
+        values["poll"] = name(_agent.result) if _agent.result else "staged"
+        values["detail"] = _agent.detail
+    return values
+
+
+async def _restart() -> None:
+    import asyncio
+
+    for hook in _drain:
+        try:
+            answer = hook()
+            if hasattr(answer, "send"):
+                await asyncio.wait_for(answer, MAX_DRAIN)
+        except Exception as error:
+            print("sekisho: drain hook raised %r" % error)
+    print("sekisho: restarting")
+    engine().port.reset()
+
+
+async def _guard(app) -> None:
+    """The application. If it ends or breaks down, the agent goes on alone, so that a fix can still arrive."""
+    try:
+        await app()
+    except Exception as error:
+        import sys
+
+        if hasattr(sys, "print_exception"):
+            sys.print_exception(error)
+        print("sekisho: the application broke down; the agent goes on alone")
+        if on_trial():
+            from sekisho_boot.reasons import HEALTH
+
+            fail(HEALTH)
+
+
+async def _feed() -> None:
+    import asyncio
+
+    while True:
+        watchdog()
+        await asyncio.sleep(10)
+
+
+async def main(app=None) -> None:
+    """What `run` runs; for applications that start asyncio themselves."""
+    global _agent
+    import asyncio
+
+    import sekisho_config  # type: ignore[import-not-found]
+
+    from . import settings
+    from .agent import Agent
+
+    _agent = Agent(engine(), settings.load(), sekisho_config.CLASSES[0])
+    tasks = [asyncio.create_task(_guard(app))] if app else []
+    _report()
+    if on_trial() and await _agent.prove(_health) == 0 and not getattr(sekisho_config, "WATCHDOG", True):
+        return await _restart()  # the product wants no watchdog beyond the trial, and only a restart ends it
+    tasks.append(asyncio.create_task(_feed()))
+    await _agent.forever()
+    return await _restart()
+
+
+def _report() -> None:
+    """One line on what runs, one on how the last update ended."""
+    from sekisho_boot.reasons import name
+
+    values = engine().status()
+    running = values["pair"][1] if values["pair"] else values["counters"][0]
+    print("sekisho: fw slot %d, release %d%s" % (values["running"], running, ", on trial" if values["trial"] else ""))
+    code, _, sequence = values["last"]
+    if sequence:
+        print("sekisho: release %d %s" % (sequence, "failed: " + name(code) if code else "is confirmed"))
+    if values["degraded"]:
+        print("sekisho: degraded: %s" % name(values["degraded"]))
+    if values["locked"]:
+        print("sekisho: locked: nothing proves a counter any more")
+
+
+def run(app=None) -> None:
+    """Runs the agent and the application (a coroutine function) under asyncio; on a device it does not return."""
+    import asyncio
+
+    asyncio.run(main(app))

@@ -175,8 +175,8 @@ def test_refuses_incomplete_grants():
     assert why_parse(m6=[{2: ["fw"]}]) == "KEYSET"
     assert why_parse(m6=[{1: S1, 2: []}]) == "KEYSET"
     assert why_parse(m6=[{1: S1, 2: ["fw"], 4: 0}]) == "KEYSET"
-    assert why_parse(m7=[{1: S1, 2: ["fw"]}]) == "CBOR"
-    assert why_parse(m6=[{1: S1, 2: [1]}]) == "CBOR"
+    assert why_parse(m7=[{1: S1, 2: ["fw"]}]) == "KEYSET"
+    assert why_parse(m6=[{1: S1, 2: [1]}]) == "KEYSET"
 
 
 def test_refuses_contradictions():

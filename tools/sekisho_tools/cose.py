@@ -7,13 +7,19 @@ so that each checks the other.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from sekisho_tools import strict_cbor
 from sekisho_tools.errors import ToolError
 
 ALG_ED25519 = -19
@@ -143,6 +149,13 @@ def signer_ids(document: bytes) -> list[bytes]:
     return [bytes(entry[1].get(LABEL_KID, b"")) for entry in _load_sign(document)[3]]
 
 
+def raw_signature(document: bytes, signer: Signer) -> bytes:
+    """The 64 bytes that `add_signature` would add for *signer*, to be carried from an offline machine."""
+    signature = _signature(payload_of(document), signer)[2]
+    assert isinstance(signature, bytes)
+    return signature
+
+
 def add_signature(document: bytes, signer: Signer) -> bytes:
     """*document* with one more signature; a signature by the same key is replaced, never doubled."""
     body, headers, payload, signatures = _load_sign(document)
@@ -165,3 +178,104 @@ def verify_sign(document: bytes, keys: Sequence[bytes]) -> tuple[bytes, list[int
             ):
                 found.append(index)
     return payload, found
+
+
+# -- authentication blocks of any kind -------------------------------------------------------------------------------
+
+TAG_MAC0, TAG_MAC = 17, 97
+KINDS = {TAG_MAC0: "COSE_Mac0", TAG_SIGN1: "COSE_Sign1", TAG_MAC: "COSE_Mac", TAG_SIGN: "COSE_Sign"}
+ALGORITHMS = {
+    -19: "Ed25519",
+    -8: "EdDSA",
+    -7: "ES256",
+    -9: "ESP256",
+    -35: "ES384",
+    -36: "ES512",
+    -46: "HSS/LMS",
+    -51: "ESP384",
+    -52: "ESP512",
+    -53: "Ed448",
+    5: "HMAC 256/256",
+}
+
+AnyKey = Ed25519PublicKey | ec.EllipticCurvePublicKey | bytes
+"""A key that can verify a block: Ed25519, P-256, or the bytes of an HMAC key."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One authentication block of a SUIT envelope, as it stands there."""
+
+    tag: int
+    protected: bytes
+    algorithm: int | str | None
+    """None where the block has several signers or recipients."""
+    kid: bytes | None
+    kid_protected: bool
+    signature: bytes
+    """Signature or MAC tag; empty for COSE_Sign."""
+    encoded: bytes
+
+
+def _headers(protected: Any, unprotected: Any) -> tuple[int | str, bytes | None, bool]:
+    """(algorithm, kid, kid is protected) of a pair of header maps, by the rules of docs/suit-profile.md."""
+    if not isinstance(protected, bytes) or not isinstance(unprotected, dict):
+        raise ToolError("COSE", "The headers of a COSE block are not a byte string and a map.")
+    inner = strict_cbor.loads(protected) if protected else {}
+    if not isinstance(inner, dict):
+        raise ToolError("COSE", "The protected header of a COSE block is not a map.")
+    if set(inner) & set(unprotected):
+        raise ToolError("COSE", "A COSE header is given twice, protected and unprotected.")
+    algorithm = inner.get(LABEL_ALG)
+    if not isinstance(algorithm, int | str) or isinstance(algorithm, bool):
+        raise ToolError("COSE", "The algorithm of a COSE block is not in its protected header.")
+    extra = (set(inner) | set(unprotected)) - {LABEL_ALG, LABEL_KID}
+    if extra and algorithm in (ALG_ED25519, ALG_EDDSA):
+        raise ToolError("COSE", f"A COSE block has headers that the profile does not allow: {sorted(map(str, extra))}.")
+    kid = inner.get(LABEL_KID, unprotected.get(LABEL_KID))
+    if kid is not None and not isinstance(kid, bytes):
+        raise ToolError("COSE", "The key id of a COSE block is not a byte string.")
+    return algorithm, kid, LABEL_KID in inner
+
+
+def parse_block(data: bytes) -> Block:
+    """Reads an authentication block: COSE_Sign1, COSE_Mac0, COSE_Sign or COSE_Mac, tagged, with detached payload."""
+    tagged = strict_cbor.loads(data)
+    if not isinstance(tagged, strict_cbor.Tag) or tagged.number not in KINDS:
+        raise ToolError("COSE", "An authentication block is not a tagged COSE signature or MAC.")
+    value = tagged.value
+    single = tagged.number in (TAG_SIGN1, TAG_MAC0)
+    size = 5 if tagged.number == TAG_MAC else 4
+    if not isinstance(value, tuple) or len(value) != size or not isinstance(value[0], bytes):
+        raise ToolError("COSE", f"A {KINDS[tagged.number]} block does not have its {size} parts.")
+    if value[2] is not None:
+        raise ToolError("COSE", "An authentication block carries a payload; SUIT blocks are detached.")
+    if not single:
+        return Block(tagged.number, value[0], None, None, False, b"", data)
+    algorithm, kid, kid_protected = _headers(value[0], value[1])
+    if not isinstance(value[3], bytes):
+        raise ToolError("COSE", "The signature of an authentication block is not a byte string.")
+    if algorithm in (ALG_ED25519, ALG_EDDSA) and tagged.number == TAG_SIGN1 and len(value[3]) != 64:
+        raise ToolError("COSE", "An Ed25519 signature does not have 64 bytes (Ed448 is not supported).")
+    return Block(tagged.number, value[0], algorithm, kid, kid_protected, value[3], data)
+
+
+def verify_block(block: Block, payload: bytes, key: AnyKey) -> bool:
+    """Whether *key* made *block* over the detached *payload*: Ed25519, ES256/ESP256 or HMAC 256/256."""
+    if block.tag == TAG_MAC0 and isinstance(key, bytes):
+        data = encode(["MAC0", block.protected, b"", payload])
+        return block.algorithm == 5 and hmac.compare_digest(hmac.digest(key, data, "sha256"), block.signature)
+    if block.tag != TAG_SIGN1:
+        return False
+    data = sign1_input(block.protected, payload)
+    try:
+        if isinstance(key, Ed25519PublicKey) and block.algorithm in (ALG_ED25519, ALG_EDDSA):
+            key.verify(block.signature, data)
+        elif isinstance(key, ec.EllipticCurvePublicKey) and block.algorithm in (-7, -9) and len(block.signature) == 64:
+            r, s = (int.from_bytes(part, "big") for part in (block.signature[:32], block.signature[32:]))
+            key.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True

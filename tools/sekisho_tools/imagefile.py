@@ -181,7 +181,7 @@ def _bad(sentence: str, code: str = "IMAGE_FORMAT") -> ToolError:
     return ToolError(code, sentence)
 
 
-def read_structure(data: bytes | memoryview) -> Structure:
+def read_structure(data: bytes | bytearray | memoryview) -> Structure:
     """Read header and segment table of the image at the start of *data*; ToolError IMAGE_FORMAT when they are not one.
 
     Rules (ESP-IDF `verify_image_header`, `verify_segment_header`): magic E9, at most 16 segments, segment lengths

@@ -7,7 +7,8 @@ the device's own: `verify` calls `sekisho_boot.keyset`, so desk and device can n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -83,6 +84,11 @@ class KeySet:
     algorithms: Mapping[int, tuple[int, ...]] | None = None
     settings: Mapping[Any, Any] | None = None
 
+    @property
+    def environment_name(self) -> str:
+        """``development`` or ``release``."""
+        return {number: name for name, number in ENVIRONMENTS.items()}[self.environment]
+
     def encode(self) -> bytes:
         """The payload: deterministic CBOR (RFC 8949 section 4.2.1)."""
         members: dict[int, Any] = {
@@ -104,7 +110,7 @@ class KeySet:
             members[13] = dict(self.settings)
         return cose.encode(members)
 
-    def keys(self) -> dict[bytes, tuple[str, bytes]]:
+    def key_roles(self) -> dict[bytes, tuple[str, bytes]]:
         """Every key in it: key id -> (role, public key)."""
         roles: list[tuple[str, Iterable[bytes]]] = [
             ("root", self.roots),
@@ -121,34 +127,53 @@ def _grant(public_key: bytes, rights: Sequence[Any], classes: Sequence[bytes] | 
     return grant
 
 
-def decode(document: bytes) -> KeySet:
-    """Read a document, signed or not, without judging it: for showing and comparing.
+_SENTENCES = {
+    "KEYSET": "it is malformed, or its times, threshold or limits contradict each other",
+    "KEYSET_VERSION": "its version does not follow that of the key set before it; publish versions one after the other",
+    "KEYSET_CONTENT": "there is another key set with the same version; a version is never issued twice",
+    "KEYSET_THRESHOLD": "too few root keys have signed it (the threshold of the old and of the new roots is needed)",
+    "KEYSET_ENVIRONMENT": "it belongs to the other environment; development and release are never mixed",
+    "KEYSET_KEY_REUSE": "a key is in it twice, in two roles, after its revocation, or a revocation was taken back",
+    "ALGORITHM": "its algorithm policy leaves out Ed25519 or SHA-256, without which no device can update",
+    "LIMIT": "it is larger, or has more entries, than a device takes",
+}
 
-    Raises ToolError KEYSET, CBOR or COSE when it cannot be read at all; `verify` gives the verdict.
-    """
-    payload = cose.payload_of(document)
+
+@contextmanager
+def _device_verdict() -> Iterator[None]:
+    """Turns the device's refusal into a ToolError with the same code."""
     try:
-        members = cbor2.loads(payload)
-        if set(members) - set(range(1, 14)):
-            raise ValueError("it has members that this version does not know")
-        return KeySet(
-            version=members[1],
-            issued_at=members[2],
-            expires=members[3],
-            environment=members[4],
-            threshold=members[5][0],
-            roots=tuple(members[5][1]),
-            release=tuple(ReleaseKey(e[1], tuple(e[2]), _classes(e)) for e in members[6]),
-            operators=tuple(OperatorKey(e[1], tuple(e[2]), _classes(e)) for e in members[7]),
-            revoked_keys=tuple(members[8]),
-            revoked_manifests=tuple(members[9]),
-            limits={name: (pair[0], pair[1]) for name, pair in members[10].items()},
-            hardware_floor=members[11],
-            algorithms={part: tuple(n) for part, n in members[12].items()} if 12 in members else None,
-            settings=members.get(13),
-        )
-    except (cbor2.CBORDecodeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ToolError("KEYSET", f"This is not a key set: {error}.") from error
+        yield
+    except reasons.Refused as refused:
+        code = reasons.name(refused.code)
+        why = _SENTENCES.get(code, "it is not a well-formed key set document")
+        raise ToolError(code, f"A device would refuse this key set: {why}.") from refused
+
+
+def decode(document: bytes) -> KeySet:
+    """Read a document without asking who signed it; what a device could not read is refused with its reason code."""
+    with _device_verdict():
+        device.parse(document)
+    try:
+        members = cbor2.loads(cose.payload_of(document))
+    except (cbor2.CBORDecodeError, ValueError) as error:  # devices do not look into the settings
+        raise ToolError("CBOR", f"The settings in this key set cannot be read: {error}.") from error
+    return KeySet(
+        version=members[1],
+        issued_at=members[2],
+        expires=members[3],
+        environment=members[4],
+        threshold=members[5][0],
+        roots=tuple(members[5][1]),
+        release=tuple(ReleaseKey(e[1], tuple(e[2]), _classes(e)) for e in members[6]),
+        operators=tuple(OperatorKey(e[1], tuple(e[2]), _classes(e)) for e in members[7]),
+        revoked_keys=tuple(members[8]),
+        revoked_manifests=tuple(members[9]),
+        limits={name: (pair[0], pair[1]) for name, pair in members[10].items()},
+        hardware_floor=members[11],
+        algorithms={part: tuple(n) for part, n in members[12].items()} if 12 in members else None,
+        settings=members.get(13),
+    )
 
 
 def _classes(entry: Mapping[int, Any]) -> tuple[bytes, ...] | None:
@@ -165,33 +190,28 @@ def sign(content: KeySet, signers: Sequence[cose.Signer]) -> bytes:
     return document
 
 
-_SENTENCES = {
-    "KEYSET": "it is malformed, or its times, threshold or limits contradict each other",
-    "KEYSET_VERSION": "its version does not follow that of the key set before it; publish versions one after the other",
-    "KEYSET_CONTENT": "there is another key set with the same version; a version is never issued twice",
-    "KEYSET_THRESHOLD": "too few root keys have signed it (the threshold of the old and of the new roots is needed)",
-    "KEYSET_ENVIRONMENT": "it belongs to the other environment; development and release are never mixed",
-    "KEYSET_KEY_REUSE": "a key is in it twice, in two roles, after its revocation, or a revocation was taken back",
-    "ALGORITHM": "its algorithm policy leaves out Ed25519 or SHA-256, without which no device can update",
-    "LIMIT": "it is larger, or has more entries, than a device takes",
-}
-
-
 def verify(document: bytes, previous: bytes | None = None) -> KeySet:
     """The device's verdict on *document*: as the replacement of *previous*, or as the first one of a build.
 
     Raises ToolError with the device's reason code. Who signed *previous* is taken as checked before.
     """
-    try:
+    with _device_verdict():
         if previous is None:
             device.genesis(document)
         else:
             device.accept(device.parse(previous), document)
-    except reasons.Refused as refused:
-        code = reasons.name(refused.code)
-        why = _SENTENCES.get(code, "it is not a well-formed key set document")
-        raise ToolError(code, f"A device would refuse this key set: {why}.") from refused
     return decode(document)
+
+
+def check_unsigned(document: bytes, previous: bytes | None = None) -> None:
+    """Everything that `verify` checks but the signatures, for a draft. Raises ToolError as `verify` does."""
+    with _device_verdict():
+        new = device.parse(document)
+        if previous is not None:
+            old = device.parse(previous)
+            if new.version != old.version + 1:
+                raise reasons.Refused(reasons.KEYSET_VERSION)
+            device.follows(old, new)
 
 
 def content_digest(document: bytes) -> str:
@@ -245,14 +265,12 @@ def diff(old: KeySet | None, new: KeySet, labels: Mapping[bytes, str] | None = N
         label = (labels or {}).get(key_id)
         return f"{key_id.hex()} ({label})" if label else key_id.hex()
 
-    names = {number: name for name, number in ENVIRONMENTS.items()}
-
     def was(value: object) -> object:
         return None if old is None else value
 
     before = old or new
     changed("version", was(before.version), new.version)
-    changed("environment", was(names.get(before.environment)), names.get(new.environment, new.environment))
+    changed("environment", was(before.environment_name), new.environment_name)
     changed("issued", was(_time(before.issued_at)), _time(new.issued_at))
     changed("expires", was(_time(before.expires)), _time(new.expires))
     changed(

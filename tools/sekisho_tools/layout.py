@@ -256,8 +256,14 @@ def load(source: str | Path) -> Layout:
     """
     path = Path(source)
     shipped = FIRMWARE / "partitions" / f"{source}.csv"
-    if not path.exists() and path.name == str(source) and shipped.is_file():
-        path = shipped
+    if not path.exists() and path.name == str(source):
+        if shipped.is_file():
+            path = shipped
+        elif not path.suffix:
+            names = ", ".join(
+                sorted((f.stem for f in shipped.parent.glob("*.csv")), key=lambda name: (len(name), name))
+            )
+            raise _refuse(f"There is no layout {source!r}; take {names}, or name a CSV file.")
     try:
         text = read_file(path, "partition layout", 1 << 20).decode()
     except UnicodeDecodeError:

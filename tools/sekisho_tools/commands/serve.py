@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..serve import StaticServer
-
 app = typer.Typer()
 
 
@@ -22,6 +20,8 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
 ) -> None:
     """Parse the options, say where the server listens, and serve."""
+    from ..serve import StaticServer  # here, because a web framework is slow to import for every other command
+
     server = StaticServer(directory, host, port, access_log=True)
     typer.echo(f"Serving {server.root} at {server.url}/ (Ctrl-C stops)")
     server.run()

@@ -1,0 +1,400 @@
+"""The SUIT manifest (draft-ietf-suit-manifest-37) as far as an update of `fw` and `app` needs it; docs/suit-profile.md.
+
+`check` takes an envelope and gives a verdict, in this order:
+
+  1. size and shape of the envelope; nothing of the manifest is read yet
+  2. the signed digest, and a signature over it by a release key
+  3. the manifest's own digest, its revocation, the severable text if it is there
+  4. manifest members, components, and every command in the order of the update procedure:
+     shared sequence, payload-fetch, install, validate. Conditions are judged where they stand
+  5. what each component must have and must not have
+  6. rights of the key, counters, floors and ceilings, ties between the components
+
+There are no branches in this subset and a parameter has one value, so running the shared sequence again before
+each of the others, as section 6.1 of the draft has it, could change nothing.
+"""
+
+from collections import namedtuple
+from hashlib import sha256
+
+from micropython import const
+
+from . import reasons
+from .cbor import ARRAY, SIMPLE, TRUE, UINT, Reader
+from .cose import verify_sign1
+from .reasons import COMMAND, COMPONENT, ENVELOPE, LIMIT, MANIFEST, PARAMETER, SEVERABLE, Refused
+
+FW = const(0)
+APP = const(1)
+NAMES = ("fw", "app")
+_IDENTIFIERS = (b"fw", b"app")
+
+MAX_ENVELOPE = const(4000)  # a sector less the header and prefix of its slot record (docs/flash-format.md)
+MAX_BLOCKS = const(4)  # authentication blocks
+MAX_COMMANDS = const(64)  # commands in one sequence
+MAX_URI = const(255)
+MAX_IMAGE = const(0x1000000)  # 16 MiB, the largest flash
+MAX_NUMBER = (1 << 63) - 1  # sequence numbers and times
+
+Plan = namedtuple("Plan", ("sequence", "digest", "targets", "key", "use_before"))
+Target = namedtuple("Target", ("component", "digest", "size", "uri"))
+
+_ENVELOPE_TAG = const(107)
+
+# envelope and manifest members (section 8.3, 8.4)
+_AUTHENTICATION = const(2)
+_MANIFEST = const(3)
+_VERSION = const(1)
+_SEQUENCE = const(2)
+_COMMON = const(3)
+_REFERENCE_URI = const(4)
+_VALIDATE = const(7)
+_PAYLOAD_FETCH = const(16)
+_INSTALL = const(20)
+_TEXT = const(23)
+_SHARED = const(0)  # our own number for the shared sequence
+
+# commands (section 8.4.8); a condition and the parameter it judges have the same number
+_VENDOR = const(1)
+_CLASS = const(2)
+_IMAGE = const(3)
+_USE_BEFORE = const(4)
+_SET_INDEX = const(12)
+_OVERRIDE = const(20)
+_FETCH = const(21)
+_DEVICE = const(24)
+_COMPONENT_VERSION = const(28)
+
+# parameters that no condition of the same number judges
+_SIZE = const(14)
+_URI = const(21)  # the number of fetch, which uses it
+
+_CONDITIONS = (_VENDOR, _CLASS, _IMAGE, _USE_BEFORE, _DEVICE, _COMPONENT_VERSION)
+_MAX_POLICY = const(15)  # reporting policy: four flags, without effect here
+_SHA256 = const(-16)
+# what one signature's failure says, from the least to the most telling
+_TELLING = (reasons.ALGORITHM, reasons.KEY_UNKNOWN, reasons.SIGNATURE, reasons.KEY_REVOKED)
+
+
+class _Part:
+    """A component as the commands see it."""
+
+    def __init__(self, component: int) -> None:
+        self.component = component
+        self.values = {}  # parameters
+        self.done = set()  # conditions met, and fetch, by number
+        self.validated = False
+
+
+def _digest(reader: Reader) -> bytes:
+    """Takes a SUIT_Digest, which must be SHA-256."""
+    if reader.array() != 2 or reader.int() != _SHA256:
+        raise Refused(reader.wrong)
+    return _fixed(reader, 32)
+
+
+def _fixed(reader: Reader, size: int) -> bytes:
+    value = reader.bstr()
+    if len(value) != size:
+        raise Refused(reader.wrong)
+    return bytes(value)
+
+
+def _number(reader: Reader) -> int:
+    value = reader.uint()
+    if value > MAX_NUMBER:
+        raise Refused(LIMIT)
+    return value
+
+
+def _authenticate(wrapper: Reader, keyset) -> tuple:
+    """Verifies the authentication wrapper; returns (manifest digest, indices of the release keys that signed)."""
+    count = wrapper.array(1 + MAX_BLOCKS)
+    if count == 0:
+        raise Refused(ENVELOPE)
+    signed = wrapper.wrapped()
+    payload = signed.buf[signed.pos : signed.end]
+    digest = _digest(signed)
+    signed.done()
+    keys = keyset.release_keys()
+    signers = []
+    telling = -1
+    for _ in range(count - 1):
+        block = wrapper.bstr()
+        try:
+            signers.append(verify_sign1(block, payload, keys, keyset.revoked_keys))
+        except Refused as error:  # a block of another algorithm or signer is skipped, a malformed one is not
+            if error.code not in _TELLING:
+                raise
+            telling = max(telling, _TELLING.index(error.code))
+    wrapper.done()
+    if not signers:
+        raise Refused(_TELLING[telling] if telling >= 0 else reasons.KEY_UNKNOWN)
+    return digest, signers
+
+
+def _open(envelope, keyset) -> tuple:
+    """Checks everything outside the manifest; returns (Reader over it, its digest, signers, digest of the text)."""
+    if len(envelope) > MAX_ENVELOPE:
+        raise Refused(LIMIT)
+    reader = Reader(envelope, wrong=ENVELOPE)
+    if reader.tag() != _ENVELOPE_TAG:
+        raise Refused(ENVELOPE)
+    count = reader.map()
+    if not 2 <= count <= 3 or reader.head() != (UINT, _AUTHENTICATION):
+        raise Refused(ENVELOPE)
+    wrapper = reader.wrapped()
+    if reader.head() != (UINT, _MANIFEST):
+        raise Refused(ENVELOPE)
+    start = reader.pos
+    manifest = reader.wrapped()
+    # SUIT digests cover the head of the byte string, too.
+    actual = sha256(reader.buf[start : reader.pos]).digest()
+    text = None
+    if count > 2:  # The agent strips integrated payloads; a severed member is refused with the manifest.
+        if reader.head() != (UINT, _TEXT):
+            raise Refused(ENVELOPE)
+        start = reader.pos
+        reader.bstr()
+        text = sha256(reader.buf[start : reader.pos]).digest()
+    reader.done()
+    digest, signers = _authenticate(wrapper, keyset)
+    if actual != digest:
+        raise Refused(reasons.MANIFEST_DIGEST)
+    if digest in keyset.revoked_manifests:
+        raise Refused(reasons.MANIFEST_REVOKED)
+    manifest.wrong = MANIFEST
+    return manifest, digest, signers, text
+
+
+def _members(reader: Reader, text) -> dict:
+    """Reads the manifest map; returns its members, sequences as Readers. *text*: digest of the envelope's text."""
+    members = {}
+    for key in reader.int_keys():
+        value = None
+        if key == _VERSION:
+            if reader.uint() != 1:
+                raise Refused(reasons.MANIFEST_VERSION)
+        elif key == _SEQUENCE:
+            value = _number(reader)
+        elif key == _REFERENCE_URI:
+            reader.tstr()
+        elif key == _TEXT:
+            value = _digest(reader)
+        elif key in (_COMMON, _VALIDATE, _PAYLOAD_FETCH, _INSTALL):
+            if reader.peek() == ARRAY:
+                raise Refused(SEVERABLE)  # a digest: needed here, but severed
+            value = reader.wrapped()
+        else:
+            raise Refused(MANIFEST)
+        members[key] = value
+    reader.done()
+    for key in (_VERSION, _SEQUENCE, _COMMON, _VALIDATE):
+        if key not in members:
+            raise Refused(MANIFEST)
+    if text is not None and text != members.get(_TEXT):
+        raise Refused(SEVERABLE)
+    return members
+
+
+def _common(reader: Reader) -> tuple:
+    """Reads SUIT_Common; returns ([_Part of each component], Reader over the shared sequence)."""
+    parts = []
+    shared = None
+    for key in reader.int_keys():
+        if key == 2:
+            for _ in range(reader.array()):
+                if reader.array() != 1:
+                    raise Refused(COMPONENT)
+                name = bytes(reader.bstr())
+                if name not in _IDENTIFIERS or _IDENTIFIERS.index(name) in [part.component for part in parts]:
+                    raise Refused(COMPONENT)
+                parts.append(_Part(_IDENTIFIERS.index(name)))
+        elif key == 4:
+            shared = reader.wrapped()
+        else:
+            raise Refused(MANIFEST)
+    reader.done()
+    if not parts:
+        raise Refused(COMPONENT)
+    if shared is None:
+        raise Refused(MANIFEST)
+    return parts, shared
+
+
+def _version(reader: Reader) -> tuple:
+    """Takes a version match; only a sequence number is compared here, so the version has one number."""
+    match = reader.wrapped()
+    if match.array() != 2:
+        raise Refused(PARAMETER)
+    operation = match.uint()
+    if not 1 <= operation <= 5 or match.array() != 1:
+        raise Refused(PARAMETER)
+    value = operation, _number(match)
+    match.done()
+    return value
+
+
+def _matches(version: tuple, actual: int) -> bool:
+    operation, wanted = version
+    return (actual > wanted, actual >= wanted, actual == wanted, actual <= wanted, actual < wanted)[operation - 1]
+
+
+def _override(reader: Reader, parts: list) -> None:
+    """Takes the argument of override-parameters and sets them on *parts*."""
+    reader.wrong = PARAMETER
+    for key in reader.int_keys():
+        if key in (_VENDOR, _CLASS, _DEVICE):
+            value = _fixed(reader, 16)
+        elif key == _IMAGE:
+            image = reader.wrapped()
+            value = _digest(image)
+            image.done()
+        elif key == _SIZE:
+            value = reader.uint()
+            if not 0 < value <= MAX_IMAGE:
+                raise Refused(reasons.IMAGE_SIZE)
+        elif key == _URI:
+            value = reader.tstr()
+            if not 0 < len(value) <= MAX_URI:
+                raise Refused(LIMIT)
+        elif key == _USE_BEFORE:
+            value = _number(reader)
+        elif key == _COMPONENT_VERSION:
+            value = _version(reader)
+        else:
+            raise Refused(PARAMETER)
+        for part in parts:
+            if key == _COMPONENT_VERSION:  # A range is two comparisons; the first one must have been made.
+                if key in part.values and key not in part.done:
+                    raise Refused(PARAMETER)
+                part.done.discard(key)
+            elif part.values.get(key, value) != value:
+                raise Refused(PARAMETER)
+            part.values[key] = value
+    reader.wrong = COMMAND
+
+
+def _select(reader: Reader, parts: list) -> list:
+    """Takes the argument of set-component-index: an index, or true for every component."""
+    major, value = reader.head()
+    if (major, value) == (SIMPLE, TRUE):
+        return parts
+    if major != UINT:
+        raise Refused(COMMAND)
+    if value >= len(parts):
+        raise Refused(COMPONENT)
+    return [parts[value]]
+
+
+def _judge(command: int, part: _Part, identity, state, now: int) -> None:
+    """Judges one condition for one component. What an image is, the engine checks with the image at hand."""
+    value = part.values.get(command)
+    if value is None or (command == _IMAGE and _SIZE not in part.values):
+        raise Refused(PARAMETER)
+    if command == _VENDOR and value != identity.vendor:
+        raise Refused(reasons.VENDOR)
+    if command == _CLASS and value not in identity.classes:
+        raise Refused(reasons.CLASS)
+    if command == _DEVICE and value != identity.device:
+        raise Refused(reasons.DEVICE)
+    if state is not None:
+        if command == _USE_BEFORE and now >= value:
+            raise Refused(reasons.EXPIRED_MANIFEST)
+        if command == _COMPONENT_VERSION:
+            running = state.running[part.component]
+            # No application is running: there is nothing that a new firmware must fit.
+            if not _matches(value, running) and (running or part.component != APP):
+                raise Refused(reasons.VERSION_TIE)
+    part.done.add(command)
+
+
+def _run(reader: Reader, section: int, parts: list, identity, state, now: int) -> None:
+    """Runs one command sequence without touching anything."""
+    reader.wrong = COMMAND
+    count = reader.array(2 * MAX_COMMANDS)
+    if count == 0 or count & 1:
+        raise Refused(COMMAND)
+    current = parts
+    for place in range(count >> 1):
+        command = reader.int()
+        if command == _SET_INDEX:
+            current = _select(reader, parts)
+            continue
+        if place == 0 and len(parts) > 1:
+            raise Refused(COMPONENT)  # section 8.4.10.1: a sequence must first say which component it means
+        if command == _OVERRIDE:
+            _override(reader, current)
+            continue
+        known = section in (_PAYLOAD_FETCH, _INSTALL) if command == _FETCH else command in _CONDITIONS
+        if not known or reader.uint() > _MAX_POLICY:
+            raise Refused(COMMAND)
+        for part in current:
+            _judge(command, part, identity, state, now)
+            if command == _IMAGE and section == _VALIDATE:
+                part.validated = True
+    reader.done()
+
+
+def _is_target(part: _Part) -> bool:
+    """Whether the manifest brings an image for *part*, having checked that it is complete (or a mere tie)."""
+    values = part.values
+    for key in values:
+        if key != _SIZE and key not in part.done:
+            raise Refused(PARAMETER)  # set, but nothing ever asked for it
+    if _IMAGE in values:
+        if _VENDOR not in values or _CLASS not in values:
+            raise Refused(PARAMETER)
+        if not part.validated or _COMPONENT_VERSION in values:
+            raise Refused(COMMAND)
+        return True
+    if _SIZE in values or _URI in values:
+        raise Refused(PARAMETER)
+    if _COMPONENT_VERSION not in values:
+        raise Refused(COMPONENT)  # it has no part in this manifest
+    return False
+
+
+def check(envelope, keyset, identity, state, now: int) -> Plan:
+    """The verdict on *envelope* (bytes-like): what it installs, or Refused.
+
+    *keyset*: a KeySet. *identity*: .vendor (16 bytes), .classes (tuple of 16 bytes), .device (16 bytes or None).
+    *state*: .counters and .running, each (fw, app): highest proven sequence numbers, and those of the running pair,
+    0 for none; or None for an envelope that is installed already: then neither counters, floors, ties nor use-before
+    are judged. *now*: seconds since 1970. An expired key set is the caller's to refuse.
+    """
+    manifest, digest, signers, text = _open(envelope, keyset)
+    members = _members(manifest, text)
+    sequence = members[_SEQUENCE]
+    parts, members[_SHARED] = _common(members[_COMMON])
+    for section in (_SHARED, _PAYLOAD_FETCH, _INSTALL, _VALIDATE):
+        if section in members:
+            _run(members[section], section, parts, identity, state, now)
+
+    targets = [part for part in parts if _is_target(part)]
+    if not targets:
+        raise Refused(COMPONENT)
+    for part in targets:
+        signers = [key for key in signers if keyset.may(key, NAMES[part.component], part.values[_CLASS])]
+    if not signers:
+        raise Refused(reasons.KEY_RIGHTS)
+    if state is not None:
+        for part in targets:
+            floor, ceiling = keyset.limit(NAMES[part.component])
+            if sequence < max(1, state.counters[part.component]):  # 0 stands for "none" in the ledger
+                raise Refused(reasons.SEQUENCE)
+            if sequence < floor:
+                raise Refused(reasons.FLOOR)
+            if sequence > ceiling:
+                raise Refused(reasons.CEILING)
+        named = [part.component for part in parts]
+        if FW not in named or (APP not in named and state.running[APP]):
+            raise Refused(reasons.VERSION_TIE)
+    times = [part.values[_USE_BEFORE] for part in parts if _USE_BEFORE in part.values]
+    return Plan(
+        sequence,
+        digest,
+        [Target(p.component, p.values[_IMAGE], p.values[_SIZE], p.values.get(_URI)) for p in targets],
+        signers[0],
+        min(times) if times else None,
+    )

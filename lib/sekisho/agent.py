@@ -1,0 +1,322 @@
+"""The update agent: asks a static server for key sets and releases and hands them to the engine.
+
+It decides nothing about trust. The engine judges every byte it is given and refuses by reason code; the agent only
+fetches, in an order that never costs the running image: key sets, envelope, every check that needs no payload, and
+only then the first erase. What it was doing survives a restart: the engine tells how far a payload has come.
+
+It runs under asyncio beside the application. Layout of the server (see `sekisho publish`): ``/<class>/keyset.cose``,
+``/<class>/keyset-<version>.cose``, ``/<class>/latest.suit``, ``/payload/<sha256>``.
+"""
+
+import asyncio
+import gc
+import os
+import time
+from binascii import hexlify
+
+from micropython import const
+from sekisho_boot.keyset import MAX_KEYSET
+from sekisho_boot.ledger import FETCHING, READY
+from sekisho_boot.reasons import HEALTH, NETWORK, NO_KEYSET, NOTHING, RETRY_LATER, SERVER, Refused, kind, name
+
+from . import http, settings
+from .envelope import MAX_DOWNLOAD, keyset_version, sever
+
+SECTOR = const(4096)  # bytes handed to the engine at a time
+MAX_LINKS = const(16)  # key sets of the chain taken in one poll
+MAX_FAILURES = 5  # connections in a row that brought a payload no further, then the poll is given up
+MAX_CHANGES = const(3)  # times one poll begins a payload anew because the server's file changed
+FIRST_PAUSE = const(30)  # s after the first failure to reach a server; it doubles with every further one
+FIRST_RETRY = const(600)  # s before a release that failed once is tried again; doubles as well
+MAX_RETRY = const(86400)
+BREATH = 1  # s between two connections for one payload; doubles while they bring nothing
+_PROGRESS = const(65536)  # bytes between two lines of progress
+
+
+def doubling(first: int, count: int, limit: int) -> int:
+    """*first* after one failure, twice that after two, and so on up to *limit*. Seconds."""
+    return min(limit, first << min(max(count - 1, 0), 12))
+
+
+def jitter(seconds: int) -> int:
+    """The same time give or take an eighth, so that a fleet does not ask all at once."""
+    return seconds * (224 + (os.urandom(1)[0] >> 2)) >> 8
+
+
+class _Changed(Exception):
+    """The server's payload is not the file that was begun with."""
+
+
+class Agent:
+    """One device's dealings with one static server.
+
+    engine: `sekisho_boot.engine.Engine`. options: what `settings.load()` returns. class_id: the product class UUID
+    (16 bytes). say(text): prints one line. ``result`` is the reason code of the last look at the server (0 after one
+    that staged an update), ``detail`` its sentence.
+    """
+
+    def __init__(self, engine, options: dict, class_id: bytes, say=print) -> None:
+        digits = str(hexlify(class_id), "utf-8")
+        self.engine = engine
+        self.server = options["server"]
+        self.networks = options["wifi"]
+        self.every = options["poll"]
+        self.ca = options["ca"]
+        self.home = "/%s-%s-%s-%s-%s/" % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+        self.say = say
+        self.result = NOTHING
+        self.detail = ""
+        self.failures = 0
+        self._tags: dict = {}  # file of the server -> ETag of the copy that has been dealt with
+        self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
+        self._since = time.ticks_ms()  # start, or the last failure of a release
+        self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
+        self._offset = 0
+        self._piece = bytearray(SECTOR)
+
+    # -- one look at the server ------------------------------------------------------------------
+    async def poll(self) -> bool:
+        """Takes new key sets, then a new release if there is one. True when an update is staged and a restart due.
+
+        Raises Refused, with NOTHING where the server offers nothing new.
+        """
+        if not self.server:
+            raise http.Failed(NETWORK, "no server in the settings")
+        if self.engine.status()["phase"] == READY:
+            return True
+        await self._key_sets()
+        envelope = await self._document("latest.suit", MAX_DOWNLOAD)
+        if envelope is None:
+            raise http.Failed(NOTHING, "nothing new")
+        plan = self._accept(envelope)
+        envelope = None
+        for _ in range(MAX_CHANGES):
+            offsets = tuple(self.engine.begin())
+            try:
+                for target in plan.targets:
+                    await self._payload(target, offsets[target.component])
+            except _Changed:
+                self.say("sekisho: the server's payload has changed; starting again")
+                self._remember("")
+                self.engine.abort(SERVER)
+                continue
+            try:
+                self.engine.stage()
+            except Refused:
+                self._since = time.ticks_ms()
+                raise
+            self.say("sekisho: release %d staged" % plan.sequence)
+            return True
+        raise http.Failed(SERVER, "the server's payload keeps changing")
+
+    def _accept(self, envelope):
+        """The engine's plan for a release that is to be fetched now; Refused where it is not."""
+        try:
+            plan = self.engine.accept(sever(envelope))
+            self._hold(plan)
+        except Refused as refused:
+            self._lost = refused.code == NO_KEYSET
+            if refused.code != NOTHING and kind(refused.code) != "permanent":
+                self._forget("latest.suit")  # the answer may change, so it is asked for again at the next poll
+            raise
+        self._forget("latest.suit")
+        digest = str(hexlify(plan.digest), "utf-8")
+        if self._state.get("manifest") != digest:
+            self._state = {"manifest": digest}
+        return plan
+
+    def _hold(self, plan) -> None:
+        """Raises Refused for a release that runs already (NOTHING) or failed too lately (RETRY_LATER)."""
+        status = self.engine.status()
+        running = status["pair"][1:] if status["pair"] else status["counters"]
+        if all(running[target.component] == plan.sequence for target in plan.targets):
+            raise http.Failed(NOTHING, "release %d runs already" % plan.sequence)
+        if status["phase"] == FETCHING:
+            if status["manifest"] != plan.digest:
+                self.engine.abort(NOTHING)  # the server offers another release by now
+            return
+        tries = dict(status["retries"]).get(plan.digest, 0)
+        if tries:
+            left = doubling(FIRST_RETRY, tries, MAX_RETRY) - time.ticks_diff(time.ticks_ms(), self._since) // 1000
+            if left > 0:
+                raise http.Failed(RETRY_LATER, "release %d failed before" % plan.sequence, min(left, self.every))
+
+    def _forget(self, file: str) -> None:
+        self._tags.pop(file, None)
+
+    async def _document(self, file: str, limit: int):
+        """A small document of this class, or None where the server still has the one already dealt with."""
+        gc.collect()
+        url = http.join(self.server, self.home + file)
+        body, self._tags[file] = await http.fetch(url, limit, self._tags.get(file, ""), self.ca)
+        return body
+
+    async def _key_sets(self) -> None:
+        """Follows the chain from the device's key set to the server's newest, link by link.
+
+        A key set that is refused is reported and asked for again; it does not keep the device from updates under the
+        one it has.
+        """
+        try:
+            newest = await self._document("keyset.cose", MAX_KEYSET)
+            if newest is None:
+                return
+            have, offered = self.engine.status()["keyset"], keyset_version(newest)
+            if self._lost:
+                have = keyset_version(self.engine.port.config.KEYSET)
+            for version in range(have + 1, min(offered, have + MAX_LINKS) + 1):
+                link = newest
+                if version != offered:
+                    file = "keyset-%d.cose" % version
+                    self._forget(file)
+                    link = await self._document(file, MAX_KEYSET)
+                self.engine.accept_keyset(link)
+                self.say("sekisho: key set %d accepted" % version)
+                self._forget("latest.suit")  # it may be judged differently now
+            self._lost = False
+            if offered > have + MAX_LINKS:
+                self._forget("keyset.cose")
+        except Refused as refused:
+            self._forget("keyset.cose")
+            if refused.code in (NETWORK, RETRY_LATER):
+                raise
+            if refused.code != NOTHING:
+                self.say("sekisho: key set refused: %s" % name(refused.code))
+
+    # -- the payload -----------------------------------------------------------------------------
+    def _remember(self, etag: str) -> None:
+        if self._state.get("etag", "") != etag:
+            self._state["etag"] = etag
+            settings.write(settings.STATE, self._state)
+
+    async def _payload(self, target, offset: int) -> None:
+        """Brings one payload into its slot from *offset* on, over as many connections as it takes."""
+        url = http.join(self.server, target.uri or "/payload/" + str(hexlify(target.digest), "utf-8"))
+        self._offset = offset
+        failures = 0
+        while self._offset < target.size:
+            before = self._offset
+            try:
+                await self._stream(url, target)
+            except http.Failed as failed:
+                if failed.code == NOTHING:  # a release without its payload is a mistake of the server
+                    raise http.Failed(SERVER, failed.detail)
+                failures = failures + 1 if self._offset == before else 0
+                if failed.code != NETWORK or failures >= MAX_FAILURES:
+                    raise
+                self.say("sekisho: %s; going on from %d" % (failed.detail, self._offset))
+                await asyncio.sleep(BREATH << failures)
+
+    async def _stream(self, url: str, target) -> None:
+        """One connection: writes what comes, sector by sector, and keeps `_offset` at what the engine has taken."""
+        tag = self._state.get("etag", "")
+        gc.collect()
+        response = await http.get(url, self._offset, tag, ca=self.ca)
+        try:
+            skip = 0
+            if response.status == 416 or (self._offset and response.etag != tag):
+                raise _Changed
+            if response.status == 200:
+                skip = self._offset  # the server does not know ranges: pass over what is there
+            elif response.status != 206:
+                raise http.Failed(SERVER, "the server answered HTTP %d" % response.status)
+            if response.total != target.size:
+                sizes = (response.total, target.size)
+                raise http.Failed(SERVER, "the payload has %d bytes where the manifest says %d" % sizes)
+            self._remember(response.etag)
+            view = memoryview(self._piece)
+            while skip:
+                skip -= await response.readinto(view[: min(SECTOR, skip)])
+            while self._offset < target.size:
+                size = await response.readinto(view[: min(SECTOR, target.size - self._offset)])
+                self.engine.write(target.component, self._offset, view[:size])
+                self._offset += size
+                if self._offset % _PROGRESS == 0 or self._offset == target.size:
+                    self.say("sekisho: fetched %d of %d bytes" % (self._offset, target.size))
+        finally:
+            response.close()
+
+    # -- on trial --------------------------------------------------------------------------------
+    async def online(self) -> None:
+        """Raises Failed(NETWORK) unless a network is up; devices that manage their own network list none."""
+        if self.networks:
+            from . import wifi
+
+            if not await wifi.up(self.networks):
+                raise http.Failed(NETWORK, "no Wi-Fi network of the settings can be reached")
+
+    async def reaches_server(self) -> None:
+        """The least a new image must prove: that the next update could reach the device. Raises Refused."""
+        await self.online()
+        if self.server:
+            try:
+                (await http.get(http.join(self.server, self.home + "latest.suit"), ca=self.ca)).close()
+            except http.Failed as failed:
+                if failed.code != NOTHING:  # an answer, even if the server offers nothing
+                    raise
+
+    async def prove(self, checks=()) -> int:
+        """On trial: confirms the running image once the server is reached and every check agrees.
+
+        checks: functions or coroutine functions without arguments. One that returns False or raises ends the trial at
+        once (on a chip the engine restarts into the old image); a server that cannot be reached is tried until the
+        watchdog ends the trial. Returns 0 after confirming, else the reason.
+        """
+        failures = 0
+        while True:
+            try:
+                await self.reaches_server()
+                break
+            except Refused as refused:
+                self._note(refused)
+                failures += 1
+                await asyncio.sleep(BREATH * min(failures, 10))
+        for check in checks:
+            try:
+                answer = check()
+                if hasattr(answer, "send"):  # a coroutine
+                    answer = await answer
+            except Exception as error:
+                self.say("sekisho: health check raised %r" % error)
+                answer = False
+            if answer is False:
+                self.say("sekisho: health check failed, the old image returns")
+                self.engine.fail(HEALTH)
+                return HEALTH
+        code = self.engine.confirm()
+        self.say("sekisho: not confirmed: %s" % name(code) if code else "sekisho: confirmed")
+        return code
+
+    # -- for as long as the device runs ----------------------------------------------------------
+    async def look(self) -> int:
+        """One poll with everything that can go wrong caught; returns the seconds to the next one, 0 for a restart."""
+        try:
+            await self.online()
+            await self.poll()
+        except Refused as refused:
+            return self._note(refused)
+        except (OSError, MemoryError, ValueError) as error:
+            gc.collect()
+            return self._note(http.Failed(NETWORK, repr(error)))
+        self.result, self.detail, self.failures = 0, "", 0
+        return 0
+
+    def _note(self, refused) -> int:
+        """Remembers and prints a refusal; returns how many seconds to wait because of it."""
+        code, detail = refused.code, getattr(refused, "detail", "")
+        if code != self.result or detail != self.detail:
+            self.say("sekisho: %s%s" % (name(code), detail and " (%s)" % detail))
+        self.result, self.detail = code, detail
+        if code == NOTHING or kind(code) == "permanent":
+            self.failures = 0
+            return self.every
+        self.failures += 1
+        return getattr(refused, "pause", 0) or doubling(FIRST_PAUSE, self.failures, self.every)
+
+    async def forever(self) -> None:
+        """Polls until an update is staged."""
+        while True:
+            pause = await self.look()
+            if not pause:
+                return
+            await asyncio.sleep(jitter(pause))

@@ -1,0 +1,34 @@
+"""Brings Wi-Fi up: the networks of the settings in their order, each for a bounded time."""
+
+import asyncio
+import time
+
+from micropython import const
+
+MAX_NETWORKS = const(8)
+PATIENCE = 15_000  # ms for each network; an ESP32 needs two to five seconds for one it knows
+
+
+async def up(networks) -> str:
+    """Connects to the first of *networks* ([[ssid, key], ...]; key "" for an open one) that lets us in.
+
+    Returns its name, or "" where none does. A connection that stands is kept, whichever network it is to.
+    """
+    import network
+
+    station = network.WLAN(network.STA_IF)
+    station.active(True)
+    if station.isconnected():
+        return station.config("ssid")
+    for ssid, key in networks[:MAX_NETWORKS]:
+        try:
+            station.disconnect()  # ends the attempt with the network before
+            station.connect(ssid, key or None)
+        except (OSError, ValueError, TypeError):
+            continue  # the driver refuses this name or key
+        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+        while time.ticks_diff(deadline, time.ticks_ms()) > 0:
+            if station.isconnected():
+                return ssid
+            await asyncio.sleep(0.1)
+    return ""

@@ -1,0 +1,256 @@
+# Runs on CPython and on MicroPython: the agent with a pretended engine against tests/bad_server.py.
+import asyncio
+import gc
+from hashlib import sha256
+
+from sekisho import agent, http, settings
+from sekisho_boot.ledger import FETCHING, IDLE, READY
+from sekisho_boot.reasons import CLASS, HEALTH, IMAGE_DIGEST, KEYSET_VERSION, NOTHING, Refused, name
+
+CLASS_ID = bytes(range(16))
+SIZE = 10000
+
+
+class Target:
+    def __init__(self, digest, size, uri):
+        self.component, self.digest, self.size, self.uri = 0, digest, size, uri
+
+
+class Plan:
+    def __init__(self, manifest):
+        self.digest = sha256(manifest).digest()
+        self.sequence = manifest[0]
+        self.targets = [Target(manifest[1:33], int.from_bytes(manifest[33:37], "big"), str(manifest[37:], "utf-8"))]
+
+
+def release(sequence, payload, uri):
+    manifest = bytes([sequence]) + sha256(payload).digest() + len(payload).to_bytes(4, "big") + uri.encode()
+    return b"\xd8\x6b\xa3\x02\x41\x00\x03\x58" + bytes([len(manifest)]) + manifest + b"\x17\x44text"
+
+
+def key_set(version):
+    return b"\xd8\x62\x84\x40\xa0\x43\xa1\x01" + bytes([version]) + b"\x80"
+
+
+class Engine:
+    """The engine's rules as far as the agent can meet them; `log` is what it was asked for."""
+
+    def __init__(self, progress=4096):
+        self.log = []
+        self.flash = bytearray(SIZE)
+        self.phase, self.manifest, self.at, self.kept = IDLE, b"", 0, 0
+        self.plan = None
+        self.keyset = 1
+        self.retries = []
+        self.trial = False
+        self.refuse = 0
+        self.step = progress
+
+    def status(self):
+        return {
+            "phase": self.phase,
+            "manifest": self.manifest,
+            "pair": (255, 1, 0),
+            "counters": (1, 0),
+            "keyset": self.keyset,
+            "retries": tuple(self.retries),
+            "trial": self.trial,
+        }
+
+    def accept_keyset(self, document):
+        if document[8] != self.keyset + 1:
+            raise Refused(KEYSET_VERSION)
+        self.keyset += 1
+        self.log.append("keyset %d" % self.keyset)
+
+    def accept(self, envelope):
+        if self.refuse:
+            raise Refused(self.refuse)
+        assert envelope[2] == 0xA2
+        self.plan = Plan(envelope[9:])
+        return self.plan
+
+    def begin(self):
+        resumed = self.phase == FETCHING
+        assert not resumed or self.manifest == self.plan.digest
+        self.phase, self.manifest = FETCHING, self.plan.digest
+        self.at = self.kept if resumed else 0
+        self.log.append("begin %d" % self.at)
+        return [self.at, 0]
+
+    def write(self, component, off, buf):
+        target = self.plan.targets[component]
+        assert off == self.at
+        assert 0 < len(buf) <= 4096
+        assert len(buf) == 4096 or off + len(buf) == target.size
+        self.flash[off : off + len(buf)] = buf
+        self.at = off + len(buf)
+        self.kept = self.at // self.step * self.step
+
+    def stage(self):
+        target = self.plan.targets[0]
+        assert self.at == target.size
+        if sha256(memoryview(self.flash)[: target.size]).digest() != target.digest:
+            self.abort(IMAGE_DIGEST)
+            raise Refused(IMAGE_DIGEST)
+        self.phase = READY
+        self.log.append("stage")
+
+    def abort(self, code):
+        assert self.phase == FETCHING
+        self.phase, self.kept = IDLE, 0
+        self.log.append("abort " + name(code))
+
+    def confirm(self):
+        self.log.append("confirm")
+        return 0
+
+    def fail(self, code):
+        self.log.append("fail " + name(code))
+
+
+def device(base, engine=None, poll=3600):
+    options = {"server": base, "wifi": [], "poll": poll, "ca": None}
+    said = []
+    return agent.Agent(engine or Engine(), options, CLASS_ID, said.append), said
+
+
+async def update(updater) -> str:
+    """What one poll comes to, and what it asked of the engine."""
+    gc.collect()
+    try:
+        outcome = "staged" if await updater.poll() else "?"
+    except Refused as refused:
+        outcome = name(refused.code)
+    log = updater.engine.log
+    updater.engine.log = []
+    return "%s: %s" % (outcome, ", ".join(log))
+
+
+PAYLOADS = (
+    "good truncates truncates-once changes-midway always-changes ignores-range no-etag loses-the-file wrong-bytes "
+    "says-longer says-shorter wrong-range status/404 status/410 status/416 status/429 status/500 chunked closes resets "
+    "silent stalls drips redirect redirect-away"
+).split()
+
+
+async def payload(base: str, sin: str) -> str:
+    settings.write(settings.STATE, {})
+    updater, _ = device(base)
+    return await update(updater)
+
+
+async def after_reboot(base: str, served) -> None:
+    """A cut in the middle: the next agent goes on where the engine says, with the ETag from the file."""
+    for sin in ("truncates", "ignores-range", "changes-midway"):
+        settings.write(settings.STATE, {})
+        await served("latest.suit", sin)
+        engine = Engine()
+        agent.MAX_FAILURES, kept = 0, agent.MAX_FAILURES  # the connection breaks, and then the power
+        print("cut", sin, "=", await update(device(base, engine)[0]))
+        agent.MAX_FAILURES = kept
+        print("rebooted", sin, "=", await update(device(base, engine)[0]))
+
+
+async def decisions(base: str, served) -> None:
+    settings.write(settings.STATE, {})
+    updater, _ = device(base)
+    await served("latest.suit", "")
+    print("no release =", await update(updater))
+    await served("latest.suit", "html")
+    print("not a release =", await update(updater))
+    await served("latest.suit", "huge")
+    print("too large =", await update(updater))
+    await served("latest.suit", "running")
+    print("runs already =", await update(updater))
+    print("asked again =", await update(updater), updater.detail)
+
+    await served("latest.suit", "good")
+    updater.engine.refuse = CLASS
+    print("refused =", await update(updater))
+    updater.engine.refuse = 0
+    print("not fetched again =", await update(updater))
+
+    engine = Engine()
+    engine.phase, engine.manifest, engine.kept = FETCHING, b"another", 8192
+    print("superseded =", await update(device(base, engine)[0]))
+
+    engine = Engine()
+    updater, _ = device(base, engine)
+    await update(updater)
+    engine.phase, engine.retries = IDLE, [(engine.plan.digest, 1)]
+    print("failed lately =", await update(updater), await updater.look())
+    updater._since = updater._since - 601_000
+    print("failed long ago =", await update(updater))
+    print("staged already =", await update(updater), await updater.look())
+    print("no server =", await update(device("", Engine())[0]))
+
+
+async def key_sets(base: str, served) -> None:
+    await served("latest.suit", "")
+    updater, said = device(base)
+    print("chain =", await served("keys", "4") or await update(updater))
+    print("chain again =", await update(updater))
+    print("next link =", await served("keys", "5") or await update(updater))
+    updater, said = device(base)
+    print("gap =", await served("keys", "gap") or await update(updater), said[-1])
+    print("broken =", await served("keys", "broken") or await update(updater), said[-1])
+    await served("latest.suit", "good")
+    print("update all the same =", await update(updater))
+    await served("keys", "")
+
+
+async def trials(base: str, dead: str) -> None:
+    async def late():
+        await asyncio.sleep(0)
+        return True
+
+    def breaks():
+        raise OSError("sensor")
+
+    for label, checks in (
+        ("no checks", ()),
+        ("all agree", (lambda: None, lambda: True, late)),
+        ("one says no", (lambda: True, lambda: False)),
+        ("one raises", (breaks,)),
+    ):
+        updater, _ = device(base)
+        print(label, "=", await updater.prove(checks), updater.engine.log)
+    updater, _ = device(dead)
+    try:
+        await asyncio.wait_for(updater.prove(), 0.3)
+        print("unreachable = ?")
+    except asyncio.TimeoutError:
+        print("unreachable = never confirmed", updater.engine.log, name(updater.result))
+    print("HEALTH, NOTHING =", HEALTH, NOTHING)
+
+
+async def pauses(dead: str) -> None:
+    updater, said = device(dead)
+    found = []
+    for _ in range(9):
+        found.append(await updater.look())
+    print("pauses =", found, len(said))
+
+
+def main(base: str, dead: str, state: str) -> None:
+    http.PATIENCE = 300
+    agent.BREATH = 0 if agent.BREATH == 1 else agent.BREATH
+    settings.STATE = state
+
+    async def served(file: str, what: str) -> None:
+        """Tells the server what to serve from now on."""
+        (await http.get("%s/serve/%s/%s" % (base, file, what or "nothing"))).close()
+
+    async def everything():
+        for sin in PAYLOADS:
+            await served("latest.suit", sin)
+            print("payload", sin, "=", await payload(base, sin))
+        await after_reboot(base, served)
+        await decisions(base, served)
+        await key_sets(base, served)
+        await trials(base, dead)
+        await pauses(dead)
+
+    gc.collect()
+    asyncio.run(everything())

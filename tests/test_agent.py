@@ -1,0 +1,140 @@
+"""The update agent against servers that misbehave, on CPython and on MicroPython with a small heap."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import socket
+
+import bad_server
+import device_sockets
+import pytest
+from device import agent_cases
+from helpers import micropython
+
+PAYLOAD = b"".join(hashlib.sha256(bytes([i % 251])).digest() for i in range(313))[: agent_cases.SIZE]
+
+
+class Server(bad_server.BadServer):
+    """A bad server that is told over HTTP what to offer next."""
+
+    def sin_serve(self, sock: socket.socket, headers: dict[str, str], path: str) -> None:
+        _, _, file, what = path.split("/", 3)
+        self.count.clear()
+        if file == "keys":
+            self.serve_keys(what)
+        else:
+            self.documents.pop(file, None)
+            special = {
+                "nothing": None,
+                "html": b"<html>not a release</html>",
+                "huge": bytes(20000),
+                "running": agent_cases.release(1, PAYLOAD, "/good"),
+            }
+            document = special.get(what, agent_cases.release(7, PAYLOAD, "/" + what))
+            if document is not None:
+                self.documents[file] = document
+        self.head(sock, 200, "Content-Length: 0")
+
+    def serve_keys(self, what: str) -> None:
+        for name in [name for name in self.documents if name.startswith("keyset")]:
+            del self.documents[name]
+        if what == "broken":
+            self.documents["keyset.cose"] = b"\xd8\x62\x84\x40"
+        elif what != "nothing":
+            last = 5 if what == "gap" else int(what)
+            links = {f"keyset-{n}.cose": agent_cases.key_set(n) for n in range(1, last + 1)}
+            if what == "gap":
+                del links["keyset-4.cose"]
+            self.documents |= links | {"keyset.cose": agent_cases.key_set(last)}
+
+
+def on_cpython(*arguments: str) -> str:
+    device_sockets.install()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        agent_cases.main(*arguments)
+    return out.getvalue()
+
+
+def on_micropython(*arguments: str) -> str:
+    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="140k")
+
+
+@pytest.fixture(scope="module", params=[on_cpython, on_micropython])
+def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with Server(PAYLOAD) as server:
+        text = request.param(server.url, dead, str(tmp_path_factory.mktemp("data") / "state.json"))
+    return dict(line.split(" = ", 1) for line in text.splitlines())
+
+
+STAGED = "staged: begin 0, stage"
+CASES = {
+    "payload good": STAGED,
+    "payload truncates": STAGED,
+    "payload truncates-once": STAGED,
+    "payload changes-midway": "staged: begin 0, abort SERVER, begin 0, stage",
+    "payload always-changes": "SERVER: begin 0, abort SERVER, begin 0, abort SERVER, begin 0, abort SERVER",
+    "payload ignores-range": STAGED,
+    "payload no-etag": STAGED,
+    "payload loses-the-file": "staged: begin 0, abort SERVER, begin 0, stage",
+    "payload wrong-bytes": "IMAGE_DIGEST: begin 0, abort IMAGE_DIGEST",
+    "payload says-longer": "SERVER: begin 0",
+    "payload says-shorter": "SERVER: begin 0",
+    "payload wrong-range": "SERVER: begin 0",
+    "payload status/404": "SERVER: begin 0",
+    "payload status/410": "SERVER: begin 0",
+    "payload status/416": "SERVER: begin 0, abort SERVER, begin 0, abort SERVER, begin 0, abort SERVER",
+    "payload status/429": "RETRY_LATER: begin 0",
+    "payload status/500": "SERVER: begin 0",
+    "payload chunked": "SERVER: begin 0",
+    "payload closes": "NETWORK: begin 0",
+    "payload resets": "SERVER: begin 0",
+    "payload silent": "NETWORK: begin 0",
+    "payload stalls": "NETWORK: begin 0",
+    "payload drips": "NETWORK: begin 0",
+    "payload redirect": STAGED,
+    "payload redirect-away": "SERVER: begin 0",
+    "cut truncates": "NETWORK: begin 0",
+    "rebooted truncates": "staged: begin 4096, stage",
+    "cut ignores-range": "NETWORK: begin 0",
+    "rebooted ignores-range": "staged: begin 4096, stage",
+    "cut changes-midway": "NETWORK: begin 0",
+    "rebooted changes-midway": "staged: begin 4096, abort SERVER, begin 0, stage",
+    "no release": "NOTHING: ",
+    "not a release": "CBOR: ",
+    "too large": "SERVER: ",
+    "runs already": "NOTHING: ",
+    "asked again": "NOTHING: ",
+    "refused": "CLASS: ",
+    "not fetched again": "NOTHING: ",
+    "superseded": "staged: abort NOTHING, begin 0, stage",
+    "failed lately": "RETRY_LATER:  600",
+    "failed long ago": STAGED,
+    "staged already": "staged:  0",
+    "no server": "NETWORK: ",
+    "chain": "NOTHING: keyset 2, keyset 3, keyset 4",
+    "chain again": "NOTHING: ",
+    "next link": "NOTHING: keyset 5",
+    "gap": "NOTHING: keyset 2, keyset 3 sekisho: key set 3 accepted",
+    "broken": "NOTHING:  sekisho: key set refused: CBOR",
+    "update all the same": STAGED,
+    "no checks": "0 ['confirm']",
+    "all agree": "0 ['confirm']",
+    "one says no": "193 ['fail HEALTH']",
+    "one raises": "193 ['fail HEALTH']",
+    "unreachable": "never confirmed [] NETWORK",
+    "pauses": "[30, 60, 120, 240, 480, 960, 1920, 3600, 3600] 1",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_agent_ends_in_an_update_or_a_reason(answers: dict[str, str], case: str) -> None:
+    assert answers[case].startswith(CASES[case])
+
+
+def test_every_case_has_an_expected_end(answers: dict[str, str]) -> None:
+    assert set(answers) - {"HEALTH, NOTHING"} == set(CASES)

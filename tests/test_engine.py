@@ -1,0 +1,156 @@
+"""The engine on a simulated device, in this process: the straight way of an update and the main refusals."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import release
+from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
+from helpers.keys import signer
+from sekisho_boot import reasons
+from sekisho_boot.reasons import Refused
+
+FW, APP = 0, 1
+
+
+def make(sequence, payloads, **options):
+    return release.make(sequence, payloads, **{"vendor": VENDOR, "product": CLASS, **options})
+
+
+OLD, NEW, NEWER = firmware("old"), firmware("new", 24_000), firmware("newer")
+FACTORY = make(1, {FW: OLD})
+UPDATE = make(2, {FW: NEW})
+
+
+@pytest.fixture
+def desk() -> Desk:
+    made = Desk()
+    made.factory(FACTORY, OLD)
+    return made
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(Refused) as caught:
+        call(*arguments)
+    return reasons.name(caught.value.code)
+
+
+def update(desk: Desk, made=UPDATE) -> Up:
+    fetch(desk.power_on().engine, made.envelope, made.payloads)
+    return desk.power_on()
+
+
+@pytest.mark.requirement("UPE01", "UPE11", "UPC01", "UPC02")
+def test_a_signed_update_is_swapped_in_tried_and_confirmed(desk):
+    up = update(desk)
+    assert (up.running, up.decision.trial, up.port.dogs) == (1, True, [300])
+    assert up.engine.confirm() == 0
+    up = desk.power_on()
+    assert (up.running, up.decision.trial, up.boots) == (1, False, 1)
+    assert up.engine.status()["counters"] == (2, 0)
+    assert up.engine.status()["last"][0] == 0
+
+
+@pytest.mark.requirement("UPE13", "UPE14", "UPE02")
+def test_an_unhealthy_image_returns_to_the_old_one_with_the_reason(desk):
+    up = update(desk)
+    with pytest.raises(ResetError):
+        up.engine.fail(reasons.HEALTH)
+    up = desk.power_on()
+    assert (up.running, up.decision.trial) == (0, False)
+    assert reasons.name(up.engine.status()["last"][0]) == "HEALTH"
+    assert up.engine.status()["counters"] == (1, 0)
+
+
+def test_pulling_the_plug_during_a_trial_is_no_evidence_until_three_attempts(desk):
+    up = update(desk)
+    for _ in range(2):
+        up = desk.power_on()
+        assert (up.running, up.decision.trial) == (1, True)
+    up = desk.power_on()
+    assert (up.running, up.decision.trial) == (0, False)
+    assert reasons.name(up.engine.status()["last"][0]) == "ATTEMPTS"
+    assert update(desk).running == 1  # never banned
+
+
+def test_the_first_boot_learns_that_the_bootloader_knows_rollback(desk):
+    up = desk.power_on()
+    assert up.boots == 2
+    assert up.engine.status()["rollback"]
+    assert desk.power_on().boots == 1
+
+
+def test_nothing_is_bootable_in_the_idle_slot_before_the_engine_verified_it(desk):
+    engine = desk.power_on().engine
+    fetch(engine, UPDATE.envelope, UPDATE.payloads)
+    assert desk.part("ota_1").flash.read(0x20000, 4096) == b"\xff" * 4096
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (make(0, {FW: NEW}), "SEQUENCE"),
+        (make(2, {FW: NEW}, key=signer("stranger")), "KEY_UNKNOWN"),
+        (make(2, {FW: NEW}, product=bytes(16)), "CLASS"),
+        (make(2, {FW: NEW}, vendor=bytes(16)), "VENDOR"),
+        (make(2, {FW: NEW}, size=1 << 20), "IMAGE_SIZE"),
+    ],
+)
+def test_refuses_before_any_write(desk, made, name):
+    engine = desk.power_on().engine
+    desk.flash.log.clear()
+    assert refusal(engine.accept, made.envelope) == name
+    assert desk.ops() == []
+
+
+def test_a_tampered_image_is_refused_at_stage_and_never_bootable(desk):
+    engine = desk.power_on().engine
+    bad = bytearray(NEW)
+    bad[9000] ^= 1
+    assert refusal(fetch, engine, UPDATE.envelope, {FW: bytes(bad)}) == "IMAGE_DIGEST"
+    assert desk.power_on().running == 0
+
+
+def test_flash_that_changed_after_staging_is_refused_at_boot(desk):
+    fetch(desk.power_on().engine, UPDATE.envelope, UPDATE.payloads)
+    desk.flash.buffer[0x20000 + 9000] ^= 1
+    up = desk.power_on()
+    assert up.running == 0
+    assert reasons.name(up.engine.status()["last"][0]) == "IMAGE_DIGEST"
+
+
+def test_a_broken_download_resumes_where_it_was(desk):
+    engine = desk.power_on().engine
+    fetch(engine, UPDATE.envelope, UPDATE.payloads, until=8192)
+    engine = desk.power_on().engine
+    fetch(engine, UPDATE.envelope, UPDATE.payloads)
+    assert desk.power_on().running == 1
+
+
+BOTH = make(3, {FW: NEWER, APP: b"app three" * 700})
+
+
+def test_two_components_move_together_and_come_back_together(desk):
+    up = update(desk, BOTH)
+    assert up.running == 1
+    assert up.decision.app[1] == 6300
+    up.engine.confirm()
+    up = desk.power_on()
+    assert up.engine.status()["counters"] == (3, 3)
+    assert up.engine.status()["pair"][1:] == (3, 3)
+    assert up.decision.app[1] == 6300
+
+
+def test_an_app_alone_is_a_trial_of_a_new_pair(desk):
+    update(desk, BOTH).engine.confirm()
+    app = make(4, {APP: b"app four" * 600}, ties={FW: 3})
+    up = update(desk, app)
+    assert (up.running, up.decision.trial, up.decision.app[1]) == (1, True, 4800)
+    for _ in range(2):
+        assert desk.power_on().decision.app[1] == 4800
+    up = desk.power_on()
+    assert (up.decision.trial, up.decision.app[1]) == (False, 6300)
+    up = update(desk, app)
+    assert up.engine.confirm() == 0
+    up = desk.power_on()
+    assert (up.decision.trial, up.decision.app[1]) == (False, 4800)
+    assert up.engine.status()["counters"] == (3, 4)

@@ -1,0 +1,351 @@
+"""`sekisho image build` and `inspect`: one reproducible file, right down to the ledger, or a reason why not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import firmware, images, keys, releases
+from sekisho_sim import bootloader
+from sekisho_sim.flash import Flash, MemPart
+from sekisho_tools import config, flashimage, imagefile, layout
+from sekisho_tools.errors import ToolError
+from sekisho_tools.identity import Identity
+from sekisho_tools.imagefile import CHIPS
+
+VENDOR, CLASS = "example.com", "lamp"
+IDENTITY = Identity.of(VENDOR, CLASS)
+KEYSET = keys.make_keyset()
+
+
+def device(chip: str = "esp32", **changes: object) -> config.DeviceConfig:
+    return replace(config.make(VENDOR, [CLASS], KEYSET.document, chip), **changes)  # type: ignore[arg-type]
+
+
+def inputs(app: bytes | None = None, **changes: object) -> flashimage.Inputs:
+    image = imagefile.parse(images.app() if app is None else app)
+    made = flashimage.Inputs(
+        app=image,
+        table=layout.load("4MiB"),
+        device=device(image.chip),
+        bootloader=(CHIPS[image.chip], images.bootloader(image.chip)),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def refusal(made: flashimage.Inputs) -> ToolError:
+    with pytest.raises(ToolError) as refused:
+        flashimage.build(made)
+    return refused.value
+
+
+def state_of(data: bytes) -> MemPart:
+    row = layout.load("4MiB")["sekisho"]
+    return MemPart(row.size, Flash(bytearray(data)), row.offset)
+
+
+def test_genuine_firmware_becomes_a_flash_that_boots_it() -> None:
+    app = imagefile.parse(firmware.read("v1.15"))
+    built = flashimage.build(replace(inputs(app.data), app=app, bootloader=None, payload_only=True))
+    assert len(built.data) == 4 << 20
+    assert app.bootloader is not None
+    assert built.data[0x1000 : 0x1000 + len(app.bootloader)] == app.bootloader, "byte for byte: its flash size is right"
+    assert built.data[0x10000 : 0x10000 + app.size] == app.data
+    flash = Flash(bytearray(built.data))
+    result = bootloader.power_on(flash)
+    assert (result.running, result.boot_partition, flash.log) == ("ota_0", "ota_0", [])
+
+
+def test_same_inputs_give_the_same_bytes() -> None:
+    files = {"a.txt": b"a", "deep/er/b.txt": b"b" * 9000}
+    first = flashimage.build(inputs(files=files, settings=b'{"server": "http://x"}'))
+    second = flashimage.build(inputs(files=dict(reversed(files.items())), settings=b'{"server": "http://x"}'))
+    assert first.digest == second.digest
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize(("name", "size"), [("4MiB", 4), ("8MiB", 8), ("16MiB", 16)])
+def test_every_chip_and_layout_boots(chip: str, name: str, size: int) -> None:
+    built = flashimage.build(inputs(images.app(chip=chip), table=layout.load(name)))
+    assert len(built.data) == size << 20
+    offset = CHIPS[chip].bootloader_offset
+    assert imagefile.find_bootloader(built.data) is not None
+    assert built.data[offset + 3] >> 4 == {4: 2, 8: 3, 16: 4}[size], "the bootloader refuses a table beyond its size"
+    assert imagefile.parse_bootloader(built.data[offset:])[0].name == chip
+    assert bootloader.power_on(Flash(bytearray(built.data))).running == "ota_0"
+
+
+def test_header_of_the_bootloader_gets_the_flash_size_and_a_fresh_hash() -> None:
+    import hashlib
+
+    patched = flashimage.bootloader_for(images.bootloader(), 16 << 20)
+    assert patched[3] == 0x40
+    assert hashlib.sha256(patched[:-32]).digest() == patched[-32:]
+    assert flashimage.bootloader_for(images.bootloader(), 4 << 20) == images.bootloader()
+
+
+@pytest.mark.requirement("UPE11")
+def test_factory_release_proves_its_sequence_number_from_the_start() -> None:
+    from sekisho_boot import keyset, ledger, records, suit
+
+    app = images.app()
+    release = releases.envelope(app, IDENTITY, KEYSET.release[0], 7)
+    built = flashimage.build(inputs(app, release=release))
+    part = state_of(built.data)
+    log = ledger.Ledger(part)
+    assert (log.lost, log.foreign, log.state.locked) == (False, False, False)
+    assert (log.state.counters, log.state.chosen, log.state.pairs[0][1]) == ([7, 0], 0, 7)
+    record = records.load_slot(part, suit.FW, 0)
+    assert (record.sequence, record.size, bytes(record.digest)) == (7, len(app), imagefile.parse(app).digest)
+    plan = suit.check(record.envelope, keyset.genesis(KEYSET.document), IDENTITY, None, 0)
+    assert (plan.sequence, bytes(record.manifest)) == (7, plan.digest)
+    assert records.load_slot(part, suit.FW, 1) is None
+    assert built.device.floor_fw == 7
+    assert part.flash.count == 0, "reading what the build wrote has nothing to repair"
+
+
+def test_without_a_release_the_ledger_starts_at_zero() -> None:
+    from sekisho_boot import ledger
+
+    log = ledger.Ledger(state_of(flashimage.build(inputs()).data))
+    assert (log.lost, log.state.counters, log.state.chosen) == (False, [0, 0], 0)
+
+
+def test_release_that_the_engine_would_refuse_is_refused_at_the_desk() -> None:
+    app = images.app()
+    good = releases.envelope(app, IDENTITY, KEYSET.release[0], 7)
+    cases = {
+        "KEY_UNKNOWN": releases.envelope(app, IDENTITY, keys.signer("stranger"), 7),
+        "CLASS": releases.envelope(app, Identity.of(VENDOR, "other"), KEYSET.release[0], 7),
+        "VENDOR": releases.envelope(app, Identity.of("example.org", CLASS), KEYSET.release[0], 7),
+        "IMAGE_DIGEST": releases.envelope(app, IDENTITY, KEYSET.release[0], 7, digest=bytes(32)),
+        "ENVELOPE": b"\xd8\x6b\xa0",
+        "SIGNATURE": good.replace(bytes.fromhex("0207"), bytes.fromhex("0208"), 1),
+    }
+    found = {name: refusal(inputs(app, release=data)).code for name, data in cases.items()}
+    found["SIGNATURE"] = "SIGNATURE" if found["SIGNATURE"] in ("SIGNATURE", "MANIFEST_DIGEST") else found["SIGNATURE"]
+    assert found == {name: name for name in cases}
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [
+        ("v1.15-108-g43e7e5f00-dirty", False),
+        ("v1.25.0", False),
+        ("v1.26.0-preview.12.gabc", True),
+        ("v1.26.1", True),
+        ("v1.29.0", True),
+        ("v1.30.0", False),
+        ("v2.0.0", False),
+    ],
+)
+def test_firmware_must_load_our_mpy_files(version: str, fits: bool) -> None:
+    made = inputs(images.app(micropython=version))
+    if fits:
+        flashimage.build(made)
+        return
+    refused = refusal(made)
+    assert refused.code == "FIRMWARE_VERSION"
+    assert "v1.26 to v1.29" in refused.sentence
+    assert flashimage.build(replace(made, payload_only=True)).warnings
+
+
+def test_firmware_without_a_version_is_refused() -> None:
+    data = images.image([(0x3F400020, images.descriptor())])
+    assert refusal(inputs(data)).code == "FIRMWARE_VERSION"
+
+
+def test_app_that_does_not_fit_its_slot_is_refused() -> None:
+    big = images.descriptor() + b"\0MicroPython v1.26.1 on 2025-09-11;\0".ljust(0x1B0000, b"\0")
+    refused = refusal(inputs(images.image([(0x3F400020, big)])))
+    assert (refused.code, "0x1b0000" in refused.sentence) == ("IMAGE_SIZE", True)
+
+
+def test_bootloader_must_be_there_and_for_the_same_chip() -> None:
+    assert refusal(inputs(bootloader=None)).code == "BOOTLOADER"
+    assert refusal(inputs(bootloader=(CHIPS["esp32s3"], images.bootloader("esp32s3")))).code == "IMAGE_CHIP"
+    assert refusal(inputs(device=device("esp32c3"))).code == "IMAGE_CHIP"
+
+
+def test_layout_that_sekisho_cannot_use_is_refused() -> None:
+    assert refusal(inputs(table=images.golden_layout())).code == "LAYOUT"
+
+
+def test_files_that_do_not_fit_are_refused() -> None:
+    assert refusal(inputs(files={"big": b"\x00\x01" * 70_000})).code == "FILES"
+
+
+def test_files_and_settings_are_in_their_file_systems(tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "index.html").write_text("<p>")
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"b": 1, "a": "ä"}')
+    built = flashimage.build(
+        inputs(files=flashimage.read_tree(tmp_path / "pages"), settings=flashimage.read_settings(settings))
+    )
+    found = {row["label"]: row for row in flashimage.describe_flash(built.data)["partitions"]}
+    assert found["vfs"]["files"] == {"/index.html": 3}
+    assert found["data"]["files"] == {"/sekisho.json": len('{"a": "ä", "b": 1}'.encode())}
+    assert found["ota_1"]["content"] == "blank"
+    assert found["ota_0"]["app"]["micropython"] == "v1.26.1"
+
+
+def test_littlefs_has_the_disk_version_that_every_supported_micropython_mounts() -> None:
+    data = flashimage.make_littlefs(0x20000, {"a": b"x"}, "vfs")
+    at = data.index(b"littlefs")
+    assert data[at + 8 + 4 : at + 8 + 8] == (0x00020000).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (b"M\x05\x00\x1f", "version 5"),
+        (b"M\x06\x2c\x1f", "native"),
+        (b"M\x06\x00\x3f", "63 bits"),
+        (b"xxxx", "no .mpy"),
+    ],
+)
+def test_mpy_that_the_chip_cannot_load_is_refused(tmp_path: Path, code: bytes, words: str) -> None:
+    (tmp_path / "module.mpy").write_bytes(code)
+    with pytest.raises(ToolError, match=words):
+        flashimage.read_tree(tmp_path)
+
+
+def test_device_code_compiles_for_the_chip() -> None:
+    from sekisho_tools.device_code import BOOT
+
+    code = flashimage.compile_device(BOOT / "sekisho_boot" / "cbor.py")
+    assert code[:4] == b"M\x06\x00\x1f"
+    assert str(BOOT).encode() not in code
+
+
+def test_config_source_runs_and_says_what_was_asked(tmp_path: Path) -> None:
+    made = config.make(VENDOR, [CLASS, "desk lamp"], KEYSET.document, "esp32s3", product='La"mp', floor_fw=3)
+    module: dict[str, object] = {}
+    exec(config.render(made), module)
+    assert module["VENDOR"] == IDENTITY.vendor
+    assert module["CLASSES"] == (IDENTITY.classes[0], Identity.of(VENDOR, "desk lamp").classes[0])
+    assert (module["KEYSET"], module["CHIP"], module["PRODUCT"]) == (KEYSET.document, 9, 'La"mp')
+    assert (module["BUILD_TIME"], module["FLOOR_FW"], module["FLOOR_APP"]) == (keys.ISSUED, 3, 0)
+    assert module["TRIAL_SECONDS"] == 300
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vendor": b"short"},
+        {"classes": ()},
+        {"classes": (bytes(16),) * 17},
+        {"chip": "esp8266"},
+        {"trial_seconds": 5},
+        {"floor_fw": -1},
+        {"keyset": b"no key set"},
+    ],
+)
+def test_config_that_cannot_be_right_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ToolError):
+        config.render(device(**changes))
+
+
+# -- the commands ---------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+def sekisho(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sekisho_tools", "image", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{ROOT / 'tools'}:{ROOT / 'host_sim'}", "PATH": ""},
+        check=False,
+    )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    (tmp_path / "app.bin").write_bytes(images.app())
+    (tmp_path / "bootloader.bin").write_bytes(images.bootloader())
+    (tmp_path / "keyset.cose").write_bytes(KEYSET.document)
+    (tmp_path / "settings.json").write_text("{}")
+    return tmp_path
+
+
+def options(desk: Path, **changes: object) -> list[object]:
+    chosen: dict[str, object] = {
+        "firmware": desk / "app.bin",
+        "bootloader": desk / "bootloader.bin",
+        "keyset": desk / "keyset.cose",
+        "vendor": VENDOR,
+        "class": CLASS,
+        "out": desk / "out" / "flash.bin",
+    }
+    chosen.update(changes)
+    return [
+        word for name, value in chosen.items() if value is not None for word in (f"--{name.replace('_', '-')}", value)
+    ]
+
+
+def test_build_and_inspect_commands_agree(desk: Path) -> None:
+    done = sekisho("build", *options(desk), "--json")
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout)
+    assert built["esptool"] == f"esptool --chip esp32 write-flash 0x0 {desk / 'out' / 'flash.bin'}"
+    seen = json.loads(sekisho("inspect", desk / "out" / "flash.bin", "--json").stdout)
+    assert (seen["kind"], seen["sha256"], seen["chip"]) == ("flash", built["sha256"], "esp32")
+    assert seen["otadata"] == ["seq 1 VALID", "empty"]
+    assert seen["sekisho"]["ledger"] == "ok"
+    app = json.loads(sekisho("inspect", desk / "app.bin", "--json").stdout)
+    assert (app["kind"], app["micropython"], app["supported"]) == ("app", "v1.26.1", True)
+
+
+def test_build_and_inspect_print_for_people(desk: Path) -> None:
+    done = sekisho("build", *options(desk, config_out=desk / "sekisho_config.py"))
+    assert "esptool --chip esp32 write-flash 0x0" in done.stdout
+    assert "KEYSET" in (desk / "sekisho_config.py").read_text()
+    assert "otadata 0: seq 1 VALID" in sekisho("inspect", desk / "out" / "flash.bin").stdout
+    assert "v1.26.1" in sekisho("inspect", desk / "app.bin").stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"firmware": "missing.bin"}, "FILE"),
+        ({"firmware": "."}, "FILE"),
+        ({"keyset": "missing.cose"}, "FILE"),
+        ({"bootloader": None}, "BOOTLOADER"),
+        ({"firmware": "BOOTLOADER"}, "IMAGE_FORMAT"),
+        ({"keyset": "APP"}, "COSE"),
+        ({"layout": "5MiB"}, "LAYOUT"),
+        ({"chip": "esp32c3"}, "IMAGE_CHIP"),
+        ({"settings": "APP"}, "SETTINGS"),
+        ({"files": "missing"}, "FILE"),
+        ({"release": "APP"}, "ENVELOPE"),
+        ({"vendor": " "}, "IDENTITY"),
+        ({"trial-seconds": 1}, "CONFIG"),
+    ],
+)
+def test_build_refuses_with_one_sentence_and_leaves_the_old_file(
+    desk: Path, changes: dict[str, object], code: str
+) -> None:
+    old = desk / "out" / "flash.bin"
+    old.parent.mkdir()
+    old.write_bytes(b"old")
+    names = {"BOOTLOADER": desk / "bootloader.bin", "APP": desk / "app.bin"}
+    changes = {name: names.get(str(value), value) for name, value in changes.items()}
+    done = sekisho("build", *options(desk, **changes))
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith(f"error[{code}]: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert old.read_bytes() == b"old"
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_inspect_refuses_what_is_no_firmware(desk: Path) -> None:
+    for name, code in (("settings.json", "IMAGE_FORMAT"), ("nothing", "FILE"), ("bootloader.bin", "IMAGE_FORMAT")):
+        done = sekisho("inspect", desk / name)
+        assert (done.returncode, done.stderr.split(":")[0]) == (1, f"error[{code}]")

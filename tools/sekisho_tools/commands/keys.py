@@ -1,0 +1,123 @@
+"""`sekisho keys`: make, list, show, back up and destroy signing keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .. import keys
+
+app = typer.Typer(no_args_is_help=True)
+
+PassphraseFd = Annotated[
+    int | None,
+    typer.Option(
+        "--passphrase-fd",
+        metavar="N",
+        min=0,
+        help="Read passphrases from this file descriptor, one line per key, instead of asking.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KeyFile = Annotated[Path, typer.Argument(metavar="KEY", help="A .key file.")]
+
+
+@app.command(epilog="Example: sekisho keys generate root-1 --role root --environment release --label 'Root, Aiko'")
+def generate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the files: NAME.key and NAME.pub.")],
+    role: Annotated[
+        Literal["root", "release", "operator", "device"], typer.Option(help="What the key will sign; fixed for ever.")
+    ],
+    environment: Annotated[
+        Literal["development", "release"],
+        typer.Option("--environment", "--env", help="Where the key counts; fixed for ever, never mixed."),
+    ],
+    label: Annotated[str | None, typer.Option(help="Words for people; the name if left out.")] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="Where the files go.")] = Path("keys"),
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Leave a development key unencrypted.")
+    ] = False,
+    passphrase_fd: PassphraseFd = None,
+    as_json: Json = False,
+) -> None:
+    """Make an Ed25519 key: NAME.key (private, encrypted) and NAME.pub (to hand on)."""
+    passphrases = None if no_passphrase else keys.Passphrases(passphrase_fd)
+    made = keys.generate(name, directory, role, environment, label, passphrases)
+    if as_json:
+        shown = {"private": str(made.private), "public": str(made.public), **made.statement.to_dict()}
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    typer.echo(f"Made the {environment} {role} key {made.statement.key_id.hex()}.")
+    typer.echo(f"  private: {made.private} ({'NOT encrypted' if no_passphrase else 'encrypted'}; back it up)")
+    typer.echo(f"  public:  {made.public} (hand this on)")
+
+
+@app.command("list", epilog="Example: sekisho keys list --dir keys")
+def list_(
+    directory: Annotated[Path, typer.Option("--dir", help="Directory with key files.")] = Path("keys"),
+    as_json: Json = False,
+) -> None:
+    """List the keys of a directory; no passphrase is needed."""
+    listed = keys.list_keys(directory)
+    if as_json:
+        typer.echo(json.dumps([_row(one) for one in listed], indent=2))
+        return
+    table = Table(*(column.replace("_", " ") for column in _COLUMNS))
+    for one in listed:
+        row = _row(one)
+        table.add_row(*(str(row.get(column, "?")) for column in _COLUMNS))
+    Console().print(table)
+
+
+_COLUMNS = ("file", "key_id", "role", "environment", "label", "created", "protection")
+
+
+def _row(one: keys.Listed) -> dict[str, Any]:
+    statement = one.statement.to_dict() if one.statement else {}
+    return {"file": str(one.path), "protection": one.protection, **statement}
+
+
+@app.command(epilog="Example: sekisho keys show keys/root-1.pub")
+def show(
+    path: Annotated[Path, typer.Argument(metavar="KEY", help="A .key or .pub file.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a key says of itself, after checking the key's signature on it; no passphrase is needed."""
+    statement = keys.load_statement(path)
+    if as_json:
+        typer.echo(statement.to_json())
+        return
+    for name, value in statement.to_dict().items():
+        if name not in ("format", "signature"):
+            typer.echo(f"{name.replace('_', ' '):12} {value}")
+
+
+@app.command(epilog="Example: sekisho keys backup keys/root-1.key /media/safe/")
+def backup(
+    key: KeyFile,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="New file, or a directory.")],
+    new_passphrase: Annotated[
+        bool, typer.Option("--new-passphrase", help="Give the copy another passphrase (the next line of the fd).")
+    ] = False,
+    passphrase_fd: PassphraseFd = None,
+) -> None:
+    """Copy a private key and show that the copy opens."""
+    passphrases = keys.Passphrases(passphrase_fd)
+    made = keys.backup(key, target, passphrases, passphrases if new_passphrase else None)
+    typer.echo(f"Copied to {made}; the copy was opened again and is good.")
+
+
+@app.command(epilog="Example: sekisho keys destroy keys/old.key --key-id 58b41ff17a7078c8")
+def destroy(
+    key: KeyFile,
+    key_id: Annotated[str, typer.Option("--key-id", help="Key id of that key, to be sure it is the right one.")],
+) -> None:
+    """Overwrite and remove a private key. Backups and the spare blocks of an SSD are beyond its reach."""
+    statement = keys.destroy(key, key_id)
+    typer.echo(f"Destroyed {key} ({statement.role} key {statement.key_id.hex()}); its .pub file stays for the records.")
+    typer.echo("Destroy the backups too, and revoke the key in the next key set.")

@@ -1,0 +1,237 @@
+"""`sekisho keyset`: make, look at, verify and replace key sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from .. import ceremony, cose, keys, keyset
+from ..errors import ToolError
+from ..files import read_file, write_atomic
+from .keys import Json, PassphraseFd
+
+app = typer.Typer(no_args_is_help=True)
+
+_GRANT_HELP = "KEY is a .pub or .key file; without rights it gets all, without @ every product class."
+Release = Annotated[list[str] | None, typer.Option(metavar="KEY[=fw,app][@CLASS,...]", help=f"Add. {_GRANT_HELP}")]
+Operator = Annotated[
+    list[str] | None, typer.Option(metavar="KEY[=RIGHT,...][@CLASS,...]", help=f"Add an operator key. {_GRANT_HELP}")
+]
+Threshold = Annotated[int | None, typer.Option(min=1, help="How many root keys must sign.")]
+Expires = Annotated[str | None, typer.Option(metavar="DATE", help="YYYY-MM-DD (UTC) from which nothing installs.")]
+Issued = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Issue date (YYYY-MM-DD) or seconds since 1970 instead of now.")
+]
+Floor = Annotated[
+    list[str] | None, typer.Option(metavar="COMPONENT=N", help="Security floor: lowest sequence number allowed.")
+]
+Ceiling = Annotated[
+    list[str] | None, typer.Option(metavar="COMPONENT=N", help="Ceiling: highest sequence number allowed.")
+]
+HardwareFloor = Annotated[int | None, typer.Option(min=0, help="Floor for the eFuse; burning it cannot be undone.")]
+Algorithms = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PART=N,...", help="Algorithm policy: signatures, digests or content = COSE numbers."),
+]
+Previous = Annotated[Path | None, typer.Option("--previous", metavar="KEYSET", help="The key set that it replaces.")]
+KeySetFile = Annotated[Path, typer.Argument(metavar="KEYSET", help="A key set document (.cose).")]
+
+_PARTS = {"signatures": 1, "digests": 2, "content": 3}
+
+
+def _read(path: Path) -> bytes:
+    return read_file(path, "key set", ceremony.MAX_REQUEST)
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text.isdigit():
+        return int(text)
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+    except ValueError as error:
+        raise ToolError("DATE", f"{text!r} is no date; write it as 2030-12-31.") from error
+
+
+def _numbers(pairs: Sequence[str] | None) -> dict[str, int]:
+    found = {}
+    for pair in pairs or ():
+        name, equals, number = pair.partition("=")
+        if not name or not equals or not number.isdigit():
+            raise ToolError("USAGE", f"{pair!r} does not read COMPONENT=N, for example fw=12.")
+        found[name] = int(number)
+    return found
+
+
+def _policy(pairs: Sequence[str] | None) -> dict[int, tuple[int, ...]] | None:
+    found = {}
+    for pair in pairs or ():
+        part, _, numbers = pair.partition("=")
+        try:
+            found[_PARTS[part]] = tuple(int(number) for number in numbers.split(","))
+        except (KeyError, ValueError) as error:
+            raise ToolError("USAGE", f"{pair!r} does not read PART=N,..., for example digests=-16.") from error
+    return found or None
+
+
+def _grants(texts: Sequence[str] | None) -> tuple[ceremony.Grant, ...]:
+    return tuple(_grant(text) for text in texts or ())
+
+
+def _grant(text: str) -> ceremony.Grant:
+    rest, at, classes = text.partition("@")
+    path, equals, rights = rest.partition("=")
+    try:
+        ids = tuple(UUID(one).bytes for one in classes.split(",")) if at else None
+    except ValueError as error:
+        raise ToolError("USAGE", f"{classes!r} is no list of class ids (UUIDs).") from error
+    named = tuple(right for right in rights.split(",") if right) if equals else None
+    return ceremony.Grant(keys.load_statement(Path(path)), named, ids)
+
+
+def _ids(texts: Sequence[str] | None, size: int, what: str) -> tuple[bytes, ...]:
+    found = []
+    for text in texts or ():
+        if size == cose.KEY_ID_SIZE and Path(text).is_file():
+            found.append(keys.load_statement(Path(text)).key_id)
+            continue
+        try:
+            value = bytes.fromhex(text)
+        except ValueError:
+            value = b""
+        if len(value) != size:
+            raise ToolError("USAGE", f"{text!r} is no {what} ({2 * size} hex digits).")
+        found.append(value)
+    return tuple(found)
+
+
+def _advise(content: keyset.KeySet) -> None:
+    for sentence in ceremony.advice(content):
+        typer.echo(f"note: {sentence}", err=True)
+
+
+@app.command(
+    epilog="Example: sekisho keyset create keyset.cose --root keys/root-1.key --release keys/release-1.pub=fw,app"
+)
+def create(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the document goes.")],
+    root: Annotated[
+        list[str],
+        typer.Option(metavar="KEY", help="A root key. A .key file or pkcs11: URI signs now; a .pub file does not."),
+    ],
+    release: Release = None,
+    operator: Operator = None,
+    threshold: Threshold = None,
+    expires: Expires = None,
+    issued: Issued = None,
+    floor: Floor = None,
+    ceiling: Ceiling = None,
+    hardware_floor: HardwareFloor = None,
+    algorithms: Algorithms = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: Json = False,
+) -> None:
+    """Make and sign the first key set of a product, when enough root keys are on this machine."""
+    passphrases = keys.Passphrases(passphrase_fd)
+    signers, roots = [], []
+    for name in root:
+        if name.endswith(keys.PUBLIC):
+            roots.append(keys.load_statement(Path(name)))
+            continue
+        signer = keys.open_signer(name, passphrases, role="root")
+        signers.append(signer)
+        roots.append(signer.statement)
+    edit = ceremony.Edit(
+        roots=tuple(roots),
+        release=_grants(release),
+        operators=_grants(operator),
+        threshold=threshold,
+        floors=_numbers(floor),
+        ceilings=_numbers(ceiling),
+        hardware_floor=hardware_floor,
+        algorithms=_policy(algorithms),
+        issued_at=_seconds(issued),
+        expires=_seconds(expires),
+    )
+    if out.exists():
+        raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
+    content = ceremony.apply(edit)
+    document = ceremony.sign_all(content, signers)
+    write_atomic(out, document)
+    labels = {statement.key_id: statement.label for statement in edit.statements()}
+    _show(document, content, labels, as_json)
+    if not as_json:
+        typer.echo(f"Wrote {out}, {len(document)} bytes.")
+    _advise(content)
+
+
+def _as_dict(document: bytes, content: keyset.KeySet) -> dict[str, Any]:
+    def grant(key: keyset.ReleaseKey | keyset.OperatorKey) -> dict[str, Any]:
+        rights = key.components if isinstance(key, keyset.ReleaseKey) else key.rights
+        classes = None if key.classes is None else [str(UUID(bytes=one)) for one in key.classes]
+        return {
+            "key_id": cose.key_id(key.public_key).hex(),
+            "public_key": key.public_key.hex(),
+            "rights": list(rights),
+            "classes": classes,
+        }
+
+    return {
+        "version": content.version,
+        "issued_at": content.issued_at,
+        "expires": content.expires,
+        "environment": content.environment_name,
+        "threshold": content.threshold,
+        "roots": [{"key_id": cose.key_id(key).hex(), "public_key": key.hex()} for key in content.roots],
+        "release": [grant(key) for key in content.release],
+        "operators": [grant(key) for key in content.operators],
+        "revoked_keys": [one.hex() for one in content.revoked_keys],
+        "revoked_manifests": [one.hex() for one in content.revoked_manifests],
+        "limits": {name: {"floor": pair[0], "ceiling": pair[1]} for name, pair in content.limits.items()},
+        "hardware_floor": content.hardware_floor,
+        "algorithms": None if content.algorithms is None else {str(k): list(v) for k, v in content.algorithms.items()},
+        "signed_by": [one.hex() for one in cose.signer_ids(document)],
+        "content_sha256": keyset.content_digest(document),
+        "bytes": len(document),
+    }
+
+
+def _show(document: bytes, content: keyset.KeySet, labels: dict[bytes, str], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_as_dict(document, content), indent=2))
+        return
+    for line in keyset.diff(None, content, labels):
+        typer.echo(line)
+    typer.echo(f"claims signatures by: {', '.join(one.hex() for one in cose.signer_ids(document)) or 'nobody'}")
+    typer.echo(f"content SHA-256: {keyset.content_digest(document)}")
+
+
+@app.command(epilog="Example: sekisho keyset inspect keyset.cose --json")
+def inspect(path: KeySetFile, as_json: Json = False) -> None:
+    """Show what a key set says; `verify` tells whether it counts."""
+    document = _read(path)
+    _show(document, keyset.decode(document), {}, as_json)
+
+
+@app.command(epilog="Example: sekisho keyset verify keyset-1.cose keyset-2.cose keyset-3.cose")
+def verify(
+    path: Annotated[list[Path], typer.Argument(metavar="KEYSET...", help="A key set, or a chain of them in order.")],
+    previous: Previous = None,
+) -> None:
+    """Judge a key set, or a chain, as a device does: as the first of a build, or as the successor of --previous."""
+    last = None if previous is None else _read(previous)
+    content = None
+    for one in path:
+        document = _read(one)
+        content = keyset.verify(document, last)
+        typer.echo(f"{one}: good, version {content.version}, {content.environment_name}")
+        last = document
+    if content is not None:
+        _advise(content)

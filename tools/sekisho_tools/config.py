@@ -1,0 +1,120 @@
+"""The device's configuration: the module `sekisho_config` that a build freezes in, or that stock mode puts on `vfs`.
+
+What it holds is what the engine trusts from the start: who made the device, which product class it is, the first key
+set, and the numbers below which nothing may fall. It is compiled code, not settings: those lie in `/data/sekisho.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from . import device_code  # noqa: F401  (makes the device packages importable)
+from .errors import ToolError
+from .identity import class_id, vendor_id
+from .imagefile import CHIPS
+
+TRIAL_SECONDS = 300
+"""Default time in seconds in which a new image must be confirmed."""
+MIN_TRIAL, MAX_TRIAL = 30, 24 * 3600
+_MAX_CLASSES = 16
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """Everything in `sekisho_config`: UUIDs as 16 bytes, times in seconds (BUILD_TIME since 1970)."""
+
+    vendor: bytes
+    classes: tuple[bytes, ...]
+    keyset: bytes
+    chip: str
+    build_time: int
+    floor_fw: int = 0
+    floor_app: int = 0
+    trial_seconds: int = TRIAL_SECONDS
+    product: str = ""
+
+
+def first_keyset(document: bytes) -> tuple[int, int]:
+    """(version, issued-at) of a key set document that may be a device's first; ToolError where it may not.
+
+    It must be signed by the threshold of its own roots, which is what the engine asks of the one it is built with.
+    """
+    from sekisho_boot import keyset, reasons
+
+    try:
+        parsed = keyset.genesis(document)
+    except reasons.Refused as refused:
+        name = reasons.name(refused.code)
+        raise ToolError(name, f"The key set cannot be a device's first one: the engine refuses it ({name}).") from None
+    return parsed.version, parsed.issued_at
+
+
+def _bytes(value: bytes, indent: str = "") -> str:
+    """Python source of *value*, in lines of 48 bytes."""
+    if len(value) <= 48:
+        return repr(value)
+    lines = [repr(value[at : at + 48]) for at in range(0, len(value), 48)]
+    return "(\n" + "".join(f"{indent}    {line}\n" for line in lines) + f"{indent})"
+
+
+def render(config: DeviceConfig) -> str:
+    """Python source of the module `sekisho_config`.
+
+    Raises ToolError CONFIG when a value cannot be right, and whatever `first_keyset` raises.
+    """
+    if len(config.vendor) != 16 or not config.classes or any(len(c) != 16 for c in config.classes):
+        raise ToolError("CONFIG", "A device needs a vendor and at least one class, each a UUID of 16 bytes.")
+    if len(config.classes) > _MAX_CLASSES:
+        raise ToolError("CONFIG", f"A device can have {_MAX_CLASSES} classes, not {len(config.classes)}.")
+    if config.chip not in CHIPS:
+        raise ToolError("IMAGE_CHIP", f"There is no chip {config.chip!r}; known: {', '.join(CHIPS)}.")
+    if not MIN_TRIAL <= config.trial_seconds <= MAX_TRIAL:
+        raise ToolError("CONFIG", f"A trial lasts {MIN_TRIAL} to {MAX_TRIAL} seconds, not {config.trial_seconds}.")
+    if min(config.build_time, config.floor_fw, config.floor_app) < 0:
+        raise ToolError("CONFIG", "Times and sequence numbers cannot be negative.")
+    first_keyset(config.keyset)
+    classes = "".join(f"    {c!r},  # {UUID(bytes=c)}\n" for c in config.classes)
+    return (
+        '"""What this build trusts from the start. Made by `sekisho`; do not edit."""\n\n'
+        f"PRODUCT = {config.product!r}\n"
+        f"VENDOR = {config.vendor!r}  # {UUID(bytes=config.vendor)}\n"
+        f"CLASSES = (\n{classes})\n"
+        f"CHIP = {CHIPS[config.chip].chip_id}  # {config.chip}\n"
+        f"BUILD_TIME = {config.build_time}\n"
+        f"FLOOR_FW = {config.floor_fw}\n"
+        f"FLOOR_APP = {config.floor_app}\n"
+        f"TRIAL_SECONDS = {config.trial_seconds}\n"
+        f"KEYSET = {_bytes(config.keyset)}\n"
+    )
+
+
+def make(
+    vendor: str,
+    classes: Sequence[str],
+    keyset: bytes,
+    chip: str,
+    *,
+    build_time: int | None = None,
+    floor_fw: int = 0,
+    floor_app: int = 0,
+    trial_seconds: int = TRIAL_SECONDS,
+    product: str = "",
+) -> DeviceConfig:
+    """A configuration from what a user types; *build_time* None takes the time the key set was issued.
+
+    That time is signed by the roots and the same for everybody, so that the same inputs give the same bytes.
+    """
+    issued = first_keyset(keyset)[1]
+    return DeviceConfig(
+        vendor=vendor_id(vendor).bytes,
+        classes=tuple(class_id(vendor, text).bytes for text in classes),
+        keyset=keyset,
+        chip=chip,
+        build_time=issued if build_time is None else build_time,
+        floor_fw=floor_fw,
+        floor_app=floor_app,
+        trial_seconds=trial_seconds,
+        product=product,
+    )
