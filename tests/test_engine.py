@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from helpers import release
 from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
-from helpers.keys import signer
+from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from sekisho_boot import reasons
 from sekisho_boot.reasons import Refused
+from sekisho_tools import cose
 
 FW, APP = 0, 1
 
@@ -154,3 +155,69 @@ def test_an_app_alone_is_a_trial_of_a_new_pair(desk):
     up = desk.power_on()
     assert (up.decision.trial, up.decision.app[1]) == (False, 4800)
     assert up.engine.status()["counters"] == (3, 4)
+
+
+def permit(desk: Desk, up: Up, *, key=None, **changes) -> bytes:
+    """A rollback permit for the update's predecessor, with some members changed."""
+    payload = {1: 3, 2: up.port.device, 3: up.engine.nonce(), 4: ISSUED + YEAR, 5: FACTORY.plan.digest}
+    payload.update({int(name[1:]): value for name, value in changes.items()})
+    return cose.sign1(
+        release.encode({k: v for k, v in payload.items() if v is not None}),
+        key or desk.keys.operators[0],
+        attached=True,
+    )
+
+
+@pytest.fixture
+def updated() -> tuple[Desk, Up]:
+    """A device that was updated to UPDATE and trusts one operator who may order a rollback."""
+    keys = make_keyset(operators=1)
+    desk = Desk(keys=keys)
+    desk.factory(FACTORY, OLD)
+    update(desk).engine.confirm()
+    return desk, desk.power_on()
+
+
+@pytest.mark.requirement("UPE02", "UPE03")
+def test_an_operators_permit_brings_the_old_image_back_once(updated):
+    desk, up = updated
+    order = permit(desk, up)
+    with pytest.raises(ResetError):
+        up.engine.rollback(order)
+    up = desk.power_on()
+    assert (up.running, up.decision.trial) == (0, True)
+    assert up.engine.confirm() == 0
+    up = desk.power_on()
+    assert (up.running, up.engine.status()["counters"]) == (0, (2, 0))
+    assert refusal(up.engine.rollback, order) == "PERMIT"
+    assert refusal(up.engine.accept, UPDATE.envelope) == "ABANDONED"
+    assert update(desk, make(3, {FW: NEW})).running == 1
+
+
+@pytest.mark.requirement("UPE03")
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"_1": 4}, "PERMIT"),
+        ({"_2": bytes(16)}, "PERMIT"),
+        ({"_3": 1}, "PERMIT"),
+        ({"_4": ISSUED}, "PERMIT_EXPIRED"),
+        ({"_5": bytes(32)}, "PERMIT_TARGET"),
+        ({"_5": None}, "PERMIT"),
+        ({"key": signer("release", 0)}, "KEY_UNKNOWN"),
+    ],
+)
+def test_a_permit_that_does_not_fit_is_refused_without_a_write(updated, changes, name):
+    desk, up = updated
+    order = permit(desk, up, **changes)
+    desk.flash.log.clear()
+    assert refusal(up.engine.rollback, order) == name
+    assert desk.ops() == []
+
+
+@pytest.mark.requirement("UPE16")
+def test_below_the_hardware_floor_nothing_is_chosen_and_the_device_says_so(desk):
+    desk.fuse = 1
+    up = desk.power_on()
+    assert reasons.name(up.decision.degraded) == "FLOOR"
+    assert refusal(fetch, up.engine, UPDATE.envelope, UPDATE.payloads) == "FLOOR"

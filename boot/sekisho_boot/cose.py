@@ -101,6 +101,15 @@ def verify_sign1(block, payload, keys, revoked=()) -> int:
     *revoked* holds 8-byte key ids. Raises Refused: COSE or CBOR malformed, LIMIT, ALGORITHM not Ed25519,
     KEY_UNKNOWN (the kid names none of the keys), KEY_REVOKED, SIGNATURE. RFC 9052 section 4.2 and 4.4.
     """
+    return _sign1(block, payload, keys, revoked)[0]
+
+
+def open_sign1(document, keys, revoked=()) -> tuple:
+    """(index of the key, payload as a memoryview) of a tagged COSE_Sign1 that carries its payload; else Refused."""
+    return _sign1(document, None, keys, revoked)
+
+
+def _sign1(block, payload, keys, revoked) -> tuple:
     reader = Reader(block, wrong=COSE)
     tag = reader.tag()
     if tag != _TAG_SIGN1:
@@ -109,7 +118,9 @@ def verify_sign1(block, payload, keys, revoked=()) -> int:
         raise Refused(COSE)
     protected, kid = _protected(reader)
     kid = _kid(reader, kid)
-    if reader.head() != (SIMPLE, NULL):
+    if payload is None:
+        payload = reader.bstr()
+    elif reader.head() != (SIMPLE, NULL):
         raise Refused(COSE)  # SUIT payloads are detached
     signature = _signature(reader)
     reader.done()
@@ -118,7 +129,7 @@ def verify_sign1(block, payload, keys, revoked=()) -> int:
     index = _find(keys, kid, _to_be_signed(b"\x84\x6aSignature1", protected, payload), signature)
     if key_id(keys[index]) in revoked:
         raise Refused(KEY_REVOKED)
-    return index
+    return index, payload
 
 
 def _signer(reader: Reader, payload, keys) -> int:

@@ -13,10 +13,12 @@ truth. docs/engine.md draws the states.
 """
 
 from hashlib import sha256
+from os import urandom
 
 from micropython import const
 
-from . import image, keyset, otadata, records, suit
+from . import cose, image, keyset, otadata, records, suit
+from .cbor import Reader
 from .flash import SECTOR, feed, is_blank, put, same
 from .ledger import (
     ABANDONED,
@@ -33,10 +35,12 @@ from .ledger import (
     KEYSET,
     NO_APP,
     NO_DIGEST,
+    NONCE,
     PAIR,
     PROBE,
     PROGRESS,
     READY,
+    ROLLBACK,
     RUN,
     SEALING,
     STAGED,
@@ -58,6 +62,7 @@ from .reasons import (
     FLOOR,
     IMAGE_DIGEST,
     IMAGE_SIZE,
+    KEY_RIGHTS,
     KEYSET_CONTENT,
     LEDGER_VERSION,
     LOCKED,
@@ -67,6 +72,9 @@ from .reasons import (
     NOT_SELECTED,
     NOT_STAGED,
     NOTHING,
+    PERMIT,
+    PERMIT_EXPIRED,
+    PERMIT_TARGET,
     SLOT,
     STAGED_CHANGED,
     TARGET_LOST,
@@ -76,6 +84,8 @@ from .reasons import (
 from .reasons import (
     TRIAL as ON_TRIAL,
 )
+
+RIGHT_ROLLBACK = const(3)  # of an operator key, and the action of its order
 
 FW = suit.FW
 APP = suit.APP
@@ -186,6 +196,8 @@ class Engine:
         part = self.port.fw[slot]
         if record is None or record.size > part.size or _digest(part, record.size) != record.digest:
             return TARGET_LOST
+        if image.secure_version(part) < self.port.hardware_floor():
+            return FLOOR
         try:
             return self._forbidden(self.keyset(), FW, record)
         except Refused as refused:
@@ -194,7 +206,7 @@ class Engine:
     # -- at every boot ----------------------------------------------------------------------------
 
     def run(self) -> Decision:
-        state = self.state
+        state, port = self.state, self.port
         if self.ledger.foreign:
             return Decision(None, False, LEDGER_VERSION)
         if self.ledger.lost:
@@ -205,12 +217,14 @@ class Engine:
             self._install()
         if state.phase in (TRYING, SEALING):
             self._trial()
-        if state.phase != TRYING and state.chosen != self.port.running:
+        if state.phase != TRYING and state.chosen != port.running:
             self._fallback()
         elif state.attempts and state.phase != TRYING:
             self.ledger.append(ATTEMPT)  # the choice came back: the next loss is a new one
         app = self._mountable()
-        return Decision(app, state.phase == TRYING, state.degraded)
+        floor = port.hardware_floor()  # a whole old flash that was put back: only the eFuse can tell
+        below = FLOOR if floor and image.secure_version(port.fw[port.running]) < floor else 0
+        return Decision(app, state.phase == TRYING, below or state.degraded)
 
     def _recover(self) -> None:
         """A new ledger from what can still be proved; without any proof the device is locked (invariant 7)."""
@@ -289,6 +303,8 @@ class Engine:
                 if _digest(held, target.size) != target.digest:
                     raise Refused(IMAGE_DIGEST)
                 image.check(held.read, target.size, self.port.config.CHIP, self.port.revision, sha256)
+                if image.secure_version(held) < self.port.hardware_floor():
+                    raise Refused(FLOOR)
             elif _digest(self.port.app[self._spare()], target.size) != target.digest:
                 raise Refused(IMAGE_DIGEST)
 
@@ -607,6 +623,45 @@ class Engine:
             raise Refused(NOTHING)
         self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
         otadata.normalise(port.otadata, state.chosen)
+        port.reset()
+
+    # -- the way back, on order ---------------------------------------------------------------------
+
+    def nonce(self) -> int:
+        """The nonce that the next rollback permit must carry; drawn when there is none."""
+        if not self.state.nonce:
+            self.ledger.append(NONCE, 0, 0, int.from_bytes(urandom(7), "big") + 1)
+        return self.state.nonce
+
+    def rollback(self, permit) -> None:
+        """Obeys an operator's rollback permit: the idle image takes an ordinary trial. Does not return (UPE03).
+
+        *permit* is a COSE_Sign1 by an operator key with the right `RIGHT_ROLLBACK`; its payload is the map
+        {1: RIGHT_ROLLBACK, 2: device id, 3: nonce, 4: expiry (s since 1970), 5: manifest digest of the target}.
+        """
+        self._open()
+        trusted, port = self.keyset(), self.port
+        operators = trusted.operators
+        index, payload = cose.open_sign1(permit, [key for key, _, _ in operators], trusted.revoked_keys)
+        _, rights, classes = operators[index]
+        if RIGHT_ROLLBACK not in rights or (classes is not None and set(classes).isdisjoint(port.classes)):
+            raise Refused(KEY_RIGHTS)
+        reader, order = Reader(payload), []
+        for key in reader.int_keys(5):
+            order.append((key, reader.uint() if key in (1, 3, 4) else bytes(reader.bstr())))
+        reader.done()
+        expected = [(1, RIGHT_ROLLBACK), (2, port.device), (3, self.state.nonce)]
+        if order[:3] != expected or not self.state.nonce or [key for key, _ in order[3:]] != [4, 5]:
+            raise Refused(PERMIT)
+        if order[3][1] <= self.now():
+            raise Refused(PERMIT_EXPIRED)
+        slot = 1 - port.running
+        record = records.load_slot(port.part, FW, slot)
+        if self.state.phase != IDLE or not record or record.manifest != order[4][1] or self._unfit(slot):
+            raise Refused(PERMIT_TARGET)
+        otadata.normalise(port.otadata, port.running)
+        self.ledger.append(ROLLBACK, 1, slot, record.sequence, 0, record.manifest)
+        self._attempt(1)
         port.reset()
 
     def status(self) -> dict:

@@ -47,6 +47,13 @@ def check_header(head, chip: int, revision: int) -> int:
     return head[1]
 
 
+def secure_version(part) -> int:
+    """The security version in the app descriptor of an image, which the eFuse floor is held against."""
+    field = bytearray(4)
+    part.read(36, field)
+    return unpack("<I", field)[0]
+
+
 def check(read, size: int, chip: int, revision: int, sha256) -> None:
     """Checks a whole image of *size* bytes; ``read(off, buf)`` gives its bytes."""
     buf = bytearray(SECTOR)

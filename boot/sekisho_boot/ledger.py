@@ -129,7 +129,11 @@ class State:
             self.faults = b
         elif kind == TRIAL:
             self._begin(TRYING, a, b, x, digest)
-            self.permit, self.attempts, self.runs = z == 1, 0, 0
+            self.attempts = self.runs = 0
+        elif kind == ROLLBACK:  # spends the nonce and begins the trial in one record
+            self._idle()
+            self._begin(TRYING, a, b, x, digest)
+            self.permit, self.nonce = True, 0
         elif kind == ATTEMPT:
             self.attempts, self.runs = b, 0
         elif kind == RUN:
@@ -147,8 +151,6 @@ class State:
             self._idle()
         elif kind == RETRY:
             self._retry(digest, z)
-        elif kind == ROLLBACK:
-            self.nonce = 0
         elif kind == ABANDONED:
             self.abandoned = (digest, x)
         elif kind == LOCK:
@@ -190,8 +192,8 @@ class State:
                 if offset:
                     records.append((PROGRESS, component, 0, offset, 0, none, 0))
         elif self.phase:
-            kind = STAGED if self.phase == READY else TRIAL
-            records.append((kind, self.mask, self.slots, self.sequence, 0, self.manifest, 1 if self.permit else 0))
+            kind = STAGED if self.phase == READY else ROLLBACK if self.permit else TRIAL
+            records.append((kind, self.mask, self.slots, self.sequence, 0, self.manifest, 0))
             for kind, count in ((ENTER, self.faults), (ATTEMPT, self.attempts), (RUN, self.runs)):
                 if count:
                     records.append((kind, 0, count, 0, 0, none, 0))

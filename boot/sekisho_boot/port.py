@@ -9,6 +9,7 @@ from . import flash
 _APP = const(0)
 _DATA = const(1)
 _EPOCH_2000 = const(946684800)
+_SECURE_VERSION = const(0x3FF5A088)  # ESP32 eFuse controller: BLOCK3 read register of word 4
 
 
 class Port:
@@ -47,6 +48,14 @@ class Port:
         uuid[6] = uuid[6] & 0x0F | 0x50
         uuid[8] = uuid[8] & 0x3F | 0x80
         return bytes(uuid)
+
+    def hardware_floor(self) -> int:
+        """Bits set in the eFuse field SECURE_VERSION (ESP32: BLOCK3 word 4); 0 where the product does not use it."""
+        if not getattr(self.config, "EFUSE_FLOOR", False):
+            return 0
+        from machine import mem32
+
+        return bin(mem32[_SECURE_VERSION] & 0xFFFFFFFF).count("1")
 
     def now(self) -> int:
         """What the clock says, in seconds since 1970; it may be anything, so the engine holds it against its floor."""

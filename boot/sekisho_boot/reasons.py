@@ -56,6 +56,7 @@ ENCRYPTED = const(44)  # The sekisho partition is encrypted, which its records d
 LEDGER_VERSION = const(45)  # The ledger has a format version that this engine does not know.
 TRUNCATED = const(46)  # The payload ended before its announced size.
 EXPIRED_MANIFEST = const(47)  # The manifest's use-before time has passed.
+PERMIT_EXPIRED = const(48)  # The rollback permit has expired.
 
 # -- temporary: hold, the answer may change -------------------------------------------------------
 EXPIRED_KEYSET = const(128)  # The key set has expired; a newer one is needed.

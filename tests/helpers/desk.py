@@ -53,11 +53,14 @@ class Port:
         self.running = running
         self.device = bytes(15) + b"\x07"
         self.vendor, self.classes = VENDOR, (CLASS,)
-        self.clock = desk.clock
+        self.clock, self.fuse = desk.clock, desk.fuse
         self.dogs: list[int] = []
 
     def now(self) -> int:
         return self.clock
+
+    def hardware_floor(self) -> int:
+        return self.fuse
 
     def watchdog(self, seconds: int) -> None:
         self.dogs.append(seconds)
@@ -88,6 +91,7 @@ class Desk:
     profile: bootloader.Profile = bootloader.ROLLBACK
     with_app: bool = True
     clock: int = 0
+    fuse: int = 0
     flash: Flash = field(default_factory=lambda: Flash.blank(SIZE))
     layout: Layout = field(default_factory=lambda: parse_csv(CSV, SIZE))
 

@@ -102,10 +102,11 @@ def verify(public_key: bytes, data: bytes, signature: bytes) -> bool:
     return True
 
 
-def sign1(payload: bytes, signer: Signer) -> bytes:
-    """A tagged COSE_Sign1 over the detached *payload*: Ed25519 (-19) protected, key id unprotected."""
+def sign1(payload: bytes, signer: Signer, *, attached: bool = False) -> bytes:
+    """A tagged COSE_Sign1 over *payload*, detached or carried: Ed25519 (-19) protected, key id unprotected."""
     signature = _signed(signer, sign1_input(_PROTECTED, payload))
-    return encode(cbor2.CBORTag(TAG_SIGN1, [_PROTECTED, {LABEL_KID: signer.key_id}, None, signature]))
+    carried = payload if attached else None
+    return encode(cbor2.CBORTag(TAG_SIGN1, [_PROTECTED, {LABEL_KID: signer.key_id}, carried, signature]))
 
 
 def _signature(payload: bytes, signer: Signer) -> list[Any]:
