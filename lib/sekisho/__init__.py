@@ -85,12 +85,16 @@ def on_drain(hook) -> None:
 
 def status() -> dict:
     """What runs, what the engine knows, and how the last look at the server ended; plain values."""
+    import sys
+
     from sekisho_boot.reasons import name
 
     values = engine().status()
     values["version"] = __version__
     values["last result"] = name(values["last"][0]) if values["last"][0] else "confirmed" if values["last"][2] else ""
-    values["fault"] = _decision is None
+    values["fault"] = _decision is None  # the engine broke down at this start
+    mounts = sys.modules.get("sekisho.mounts")
+    values["mounts"] = tuple(mounts.problems) if mounts else ()
     if _agent:
         values["server"] = _agent.server
         values["poll"] = name(_agent.result) if _agent.result else "staged"
@@ -115,17 +119,27 @@ async def _restart() -> None:
 async def _guard(app) -> None:
     """The application. If it ends or breaks down, the agent goes on alone, so that a fix can still arrive."""
     try:
+        if isinstance(app, str):
+            try:
+                app = __import__(app).main
+            except ImportError as error:
+                if app not in str(error):
+                    raise
+                return  # there is no such module
         await app()
     except Exception as error:
-        import sys
-
-        if hasattr(sys, "print_exception"):
-            sys.print_exception(error)
+        _print_exception(error)
         print("sekisho: the application broke down; the agent goes on alone")
         if on_trial():
             from sekisho_boot.reasons import HEALTH
 
             fail(HEALTH)
+
+
+def _print_exception(error) -> None:
+    import sys
+
+    sys.print_exception(error)
 
 
 async def _feed() -> None:
@@ -137,7 +151,7 @@ async def _feed() -> None:
 
 
 async def main(app=None) -> None:
-    """What `run` runs; for applications that start asyncio themselves."""
+    """What `run` runs, with the same argument; for applications that start asyncio themselves."""
     global _agent
     import asyncio
 
@@ -173,7 +187,17 @@ def _report() -> None:
 
 
 def run(app=None) -> None:
-    """Runs the agent and the application (a coroutine function) under asyncio; on a device it does not return."""
+    """Runs the agent and the application under asyncio; on a device it does not return.
+
+    app: a coroutine function, or the name of a module with a coroutine function `main` (a missing one is no error).
+    """
     import asyncio
 
-    asyncio.run(main(app))
+    try:
+        asyncio.run(main(app))
+    except Exception as error:  # nothing the agent knows how to handle: start afresh, but not in a tight loop
+        import time
+
+        _print_exception(error)
+        time.sleep(10)
+        engine().port.reset()

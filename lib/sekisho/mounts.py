@@ -1,0 +1,49 @@
+"""Mounts the file systems after the engine has run: `vfs` and the application image read-only, `data` at /data.
+
+A partition that is blank, damaged or of another kind is left alone and named in `problems`; it is never formatted, and
+the device goes on without it.
+"""
+
+import sys
+
+import vfs
+from esp32 import Partition
+
+problems: list = []
+
+
+def _attach(part, path: str) -> bool:
+    try:
+        vfs.mount(vfs.VfsLfs2(part), path, readonly=path != "/data")
+        return True
+    except Exception as error:  # whatever a damaged file system makes of itself, the start goes on
+        problems.append(part.info()[4])
+        print("sekisho: cannot mount %s at %s (%r)" % (part.info()[4], path, error))
+        return False
+
+
+def _blank(part) -> bool:
+    head = bytearray(256)
+    part.readblocks(0, head, 0)
+    return head == b"\xff" * 256
+
+
+def mount(app=None, stock: bool = False) -> list:
+    """Mounts what is there; *app* is the engine's (part, size) of the verified application image or None.
+
+    stock: the official firmware has mounted `vfs` for writing already; it is mounted again without.
+    Returns the labels of the partitions that could not be mounted.
+    """
+    found = {part.info()[4]: part for part in Partition.find(Partition.TYPE_DATA)}
+    root = found.get("vfs")
+    if root and (stock or not _blank(root)):
+        if stock:
+            vfs.umount("/")
+        _attach(root, "/")
+    if "data" in found:
+        _attach(found["data"], "/data")
+    if app:
+        for part in Partition.find(Partition.TYPE_DATA, 0x41):
+            if part.info()[2] == app[0].address and _attach(part, "/app"):
+                sys.path.append("/app")
+    return problems
