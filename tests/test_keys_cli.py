@@ -6,54 +6,24 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from helpers.cli import Runner
 from sekisho_tools import cli, cose, keys, keyset, pkcs8
 from sekisho_tools.errors import ToolError
 
 PASSPHRASE = "correct horse battery"
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The reason code on stderr, or nothing."""
-        return self.err.split("[")[1].split("]")[0] if self.err.startswith("error[") else ""
-
-
-Run = Callable[..., Result]
-
-
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in a directory of its own; *lines* arrive on the descriptor ``--passphrase-fd`` names."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Runner:
+    """Runs a command line in a directory of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(line: str, *lines: str) -> Result:
-        arguments = line.split()
-        if lines:
-            reader, writer = os.pipe()
-            os.write(writer, "\n".join(lines).encode() + b"\n")
-            os.close(writer)
-            arguments += ["--passphrase-fd", str(reader)]
-        code = cli.run(arguments)
-        if lines:
-            os.close(reader)
-        out, err = capfd.readouterr()
-        return Result(code, out, err)
-
-    return call
+    return Runner(capfd, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +38,7 @@ def made_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(run: Run, made_keys: Path) -> Run:
+def desk(run: Runner, made_keys: Path) -> Runner:
     """`run` with those keys in keys/."""
     shutil.copytree(made_keys, "keys")
     return run
@@ -78,7 +48,7 @@ def desk(run: Run, made_keys: Path) -> Run:
 
 
 @pytest.mark.requirement("UPC07")
-def test_a_key_is_encrypted_pkcs8_with_scrypt_that_openssl_opens(desk: Run, tmp_path: Path) -> None:
+def test_a_key_is_encrypted_pkcs8_with_scrypt_that_openssl_opens(desk: Runner, tmp_path: Path) -> None:
     text = Path("keys/root-1.key").read_text()
     statement, data, encrypted = keys.read_key_file(Path("keys/root-1.key"))
     assert encrypted
@@ -96,12 +66,12 @@ def test_a_key_is_encrypted_pkcs8_with_scrypt_that_openssl_opens(desk: Run, tmp_
     assert "ED25519" in shown.stdout
 
 
-def test_private_keys_are_for_their_owner_only(desk: Run) -> None:
+def test_private_keys_are_for_their_owner_only(desk: Runner) -> None:
     for path in Path("keys").glob("*.key"):
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_show_and_list_need_no_passphrase(desk: Run) -> None:
+def test_show_and_list_need_no_passphrase(desk: Runner) -> None:
     shown = json.loads(desk("keys show keys/root-1.pub --json").out)
     assert (shown["role"], shown["environment"], shown["label"]) == ("root", "release", "root-1")
     assert json.loads(desk("keys show keys/root-1.key --json").out) == shown
@@ -112,7 +82,7 @@ def test_show_and_list_need_no_passphrase(desk: Run) -> None:
     assert shown["key_id"] in desk("keys list").out
 
 
-def test_list_names_a_damaged_key(desk: Run) -> None:
+def test_list_names_a_damaged_key(desk: Runner) -> None:
     Path("keys/dev-root.key").write_text("nothing")
     Path("keys/release-1.key").unlink()
     listed = {Path(one["file"]).stem: one["protection"] for one in json.loads(desk("keys list --json").out)}
@@ -120,18 +90,18 @@ def test_list_names_a_damaged_key(desk: Run) -> None:
     assert listed["release-1"] == "public only"
 
 
-def test_a_key_is_never_overwritten(desk: Run) -> None:
+def test_a_key_is_never_overwritten(desk: Runner) -> None:
     before = Path("keys/dev-root.key").read_bytes()
     assert desk("keys generate dev-root --role root --env development --no-passphrase").error == "KEY_EXISTS"
     assert Path("keys/dev-root.key").read_bytes() == before
 
 
-def test_only_development_keys_may_go_without_a_passphrase(run: Run) -> None:
+def test_only_development_keys_may_go_without_a_passphrase(run: Runner) -> None:
     assert run("keys generate r --role root --env release --no-passphrase").error == "KEY_UNPROTECTED"
     assert not Path("keys").exists()
 
 
-def test_short_or_missing_passphrases_are_refused(run: Run) -> None:
+def test_short_or_missing_passphrases_are_refused(run: Runner) -> None:
     made = run("keys generate r --role root --env release", "short")
     assert made.error == "PASSPHRASE"
     assert run("keys generate r --role root --env release --passphrase-fd 99").error == "PASSPHRASE"
@@ -158,7 +128,7 @@ def test_passphrases_are_asked_for_twice_when_set() -> None:
     assert keys.Passphrases(ask=lambda prompt: PASSPHRASE).new("key") == PASSPHRASE.encode()
 
 
-def test_each_key_takes_the_next_line_of_the_descriptor(run: Run) -> None:
+def test_each_key_takes_the_next_line_of_the_descriptor(run: Runner) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"one\ntwo\n")
     os.close(writer)
@@ -169,13 +139,13 @@ def test_each_key_takes_the_next_line_of_the_descriptor(run: Run) -> None:
         passphrases.get("c")
 
 
-def test_a_wrong_passphrase_is_said_so(desk: Run) -> None:
+def test_a_wrong_passphrase_is_said_so(desk: Runner) -> None:
     made = desk("keyset create k.cose --root keys/root-1.key --release keys/release-1.pub", "wrong passphrase")
     assert made.error == "PASSPHRASE"
     assert not Path("k.cose").exists()
 
 
-def test_odd_names_and_labels_are_refused(run: Run) -> None:
+def test_odd_names_and_labels_are_refused(run: Runner) -> None:
     for name in ("../up", ".hidden", "a/b", "a" * 65):
         assert run(f"keys generate {name} --role root --env development --no-passphrase").error == "KEY_NAME"
     long = "x" * 65
@@ -186,7 +156,7 @@ def test_odd_names_and_labels_are_refused(run: Run) -> None:
     ("field", "value"), [("role", "root"), ("environment", "release"), ("label", "boss"), ("created", "2001-01-01")]
 )
 @pytest.mark.requirement("UPC03")
-def test_a_statement_that_was_changed_is_refused(desk: Run, field: str, value: str) -> None:
+def test_a_statement_that_was_changed_is_refused(desk: Runner, field: str, value: str) -> None:
     path = Path("keys/dev-operator.pub")
     fields = json.loads(path.read_text())
     fields[field] = value
@@ -194,7 +164,7 @@ def test_a_statement_that_was_changed_is_refused(desk: Run, field: str, value: s
     assert desk(f"keys show {path}").error == "KEY_STATEMENT"
 
 
-def test_a_statement_of_another_key_does_not_fit(desk: Run) -> None:
+def test_a_statement_of_another_key_does_not_fit(desk: Runner) -> None:
     path, other = Path("keys/dev-release.key"), Path("keys/dev-root.key")
     line = next(line for line in other.read_text().splitlines() if line.startswith("Statement"))
     text = path.read_text().splitlines()
@@ -203,7 +173,7 @@ def test_a_statement_of_another_key_does_not_fit(desk: Run) -> None:
         keys.open_signer(str(path), keys.Passphrases())
 
 
-def test_garbage_is_no_key(desk: Run) -> None:
+def test_garbage_is_no_key(desk: Runner) -> None:
     for text in ("", "{}", "[]", '{"format": 1}', "\0" * 100, "[" * 5000, "null"):
         Path("x.pub").write_text(text)
         assert desk("keys show x.pub").error == "KEY_FORMAT"
@@ -212,13 +182,13 @@ def test_garbage_is_no_key(desk: Run) -> None:
     assert desk("keyset create k.cose --root http:key").error == "KEY_URI"
 
 
-def test_release_keys_that_others_can_read_are_refused(desk: Run) -> None:
+def test_release_keys_that_others_can_read_are_refused(desk: Runner) -> None:
     Path("keys/root-1.key").chmod(0o644)
     made = desk("keyset create k.cose --root keys/root-1.key --release keys/release-1.pub", PASSPHRASE)
     assert made.error == "KEY_EXPOSED"
 
 
-def test_a_release_key_whose_passphrase_was_removed_is_refused(desk: Run) -> None:
+def test_a_release_key_whose_passphrase_was_removed_is_refused(desk: Runner) -> None:
     path = Path("keys/root-1.key")
     statement, data, _ = keys.read_key_file(path)
     key = pkcs8.load(data, PASSPHRASE.encode())
@@ -227,7 +197,7 @@ def test_a_release_key_whose_passphrase_was_removed_is_refused(desk: Run) -> Non
     assert made.error == "KEY_UNPROTECTED"
 
 
-def test_a_backup_opens_and_never_overwrites(desk: Run, tmp_path: Path) -> None:
+def test_a_backup_opens_and_never_overwrites(desk: Runner, tmp_path: Path) -> None:
     (tmp_path / "safe").mkdir()
     assert desk("keys backup keys/root-1.key safe", PASSPHRASE).code == 0
     copy = tmp_path / "safe" / "root-1.key"
@@ -238,13 +208,13 @@ def test_a_backup_opens_and_never_overwrites(desk: Run, tmp_path: Path) -> None:
     assert not Path("other.key").exists()
 
 
-def test_a_backup_can_have_a_passphrase_of_its_own(desk: Run) -> None:
+def test_a_backup_can_have_a_passphrase_of_its_own(desk: Runner) -> None:
     assert desk("keys backup keys/root-1.key b.key --new-passphrase", PASSPHRASE, "some other words").code == 0
     signer = keys.open_signer("b.key", keys.Passphrases(ask=lambda prompt: "some other words"))
     assert signer.statement == keys.load_statement(Path("keys/root-1.pub"))
 
 
-def test_destroying_needs_the_right_key_id(desk: Run) -> None:
+def test_destroying_needs_the_right_key_id(desk: Runner) -> None:
     key_id = keys.load_statement(Path("keys/dev-root.pub")).key_id.hex()
     assert desk(f"keys destroy keys/dev-root.key --key-id {'00' * 8}").error == "KEY_UNKNOWN"
     assert Path("keys/dev-root.key").exists()
@@ -267,7 +237,7 @@ def test_pkcs8_round_trip_and_refusals() -> None:
 
 
 @pytest.mark.requirement("UPC07")
-def test_create_makes_a_key_set_that_verifies(desk: Run) -> None:
+def test_create_makes_a_key_set_that_verifies(desk: Runner) -> None:
     made = desk(
         "keyset create k.cose --root keys/dev-root.key --release keys/dev-release.pub=fw "
         "--operator keys/dev-operator.pub=rollback,unlock@00010203-0405-0607-0809-0a0b0c0d0e0f "
@@ -287,7 +257,7 @@ def test_create_makes_a_key_set_that_verifies(desk: Run) -> None:
     assert shown["signed_by"] == [cose.key_id(content.roots[0]).hex()]
 
 
-def test_create_takes_public_roots_that_do_not_sign(desk: Run) -> None:
+def test_create_takes_public_roots_that_do_not_sign(desk: Runner) -> None:
     desk("keys generate dev-root-2 --role root --env development --no-passphrase")
     line = "keyset create k.cose --root keys/dev-root.key --root keys/dev-root-2.pub --release keys/dev-release.pub"
     assert desk(line + " --threshold 2").error == "KEYSET_THRESHOLD"
@@ -297,7 +267,7 @@ def test_create_takes_public_roots_that_do_not_sign(desk: Run) -> None:
 
 
 @pytest.mark.requirement("UPC03")
-def test_a_development_key_never_enters_a_release_key_set_nor_the_other_way_round(desk: Run) -> None:
+def test_a_development_key_never_enters_a_release_key_set_nor_the_other_way_round(desk: Runner) -> None:
     for root, release in (("root-1", "dev-release"), ("dev-root", "release-1")):
         made = desk(f"keyset create k.cose --root keys/{root}.key --release keys/{release}.pub", PASSPHRASE)
         assert made.error == "KEYSET_ENVIRONMENT"
@@ -308,13 +278,13 @@ def test_a_development_key_never_enters_a_release_key_set_nor_the_other_way_roun
     assert not Path("k.cose").exists()
 
 
-def test_keys_serve_in_their_own_role_only(desk: Run) -> None:
+def test_keys_serve_in_their_own_role_only(desk: Runner) -> None:
     assert desk("keyset create k.cose --root keys/dev-release.key").error == "KEY_ROLE"
     assert desk("keyset create k.cose --root keys/dev-root.key --release keys/dev-operator.pub").error == "KEY_ROLE"
     assert desk("keyset create k.cose --root keys/dev-root.key --operator keys/dev-release.pub").error == "KEY_ROLE"
 
 
-def test_mistakes_on_the_command_line_are_named(desk: Run) -> None:
+def test_mistakes_on_the_command_line_are_named(desk: Runner) -> None:
     start = "keyset create k.cose --root keys/dev-root.key --release keys/dev-release.pub"
     assert desk(start + " --floor fw").error == "USAGE"
     assert desk(start + " --floor fw=x").error == "USAGE"
@@ -333,14 +303,14 @@ def test_mistakes_on_the_command_line_are_named(desk: Run) -> None:
     assert Path("k.cose").read_text() == "precious"
 
 
-def test_garbage_is_no_key_set(desk: Run) -> None:
+def test_garbage_is_no_key_set(desk: Runner) -> None:
     for data in (b"", b"\0", b"text", bytes(9000), b"\xd8\x62" + bytes(50)):
         Path("x.cose").write_bytes(data)
         for command in ("inspect", "verify"):
             assert desk(f"keyset {command} x.cose").error in ("CBOR", "COSE", "LIMIT", "KEYSET")
 
 
-def test_a_tampered_key_set_does_not_verify(desk: Run) -> None:
+def test_a_tampered_key_set_does_not_verify(desk: Runner) -> None:
     desk("keyset create k.cose --root keys/dev-root.key --release keys/dev-release.pub --issued 1000")
     data = Path("k.cose").read_bytes()
     Path("k.cose").write_bytes(data.replace(bytes.fromhex("021903e8"), bytes.fromhex("021903e9")))

@@ -23,6 +23,7 @@ from .errors import ToolError
 GROUPS = {
     "keys": "Make and look at signing keys.",
     "keyset": "Make, sign and look at key sets: who may sign what.",
+    "log": "Look at the signing log: who signed what, when, with which key.",
     "release": "Make, look at and verify signed releases.",
     "image": "Put a flash image together and look at one.",
     "sim": "Run a flash image on the simulated ESP32.",

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from . import cose, pkcs8
+from . import cose, pkcs8, signlog
 from .errors import ToolError
 from .files import read_file, why, write_atomic
 
@@ -220,7 +220,9 @@ def open_signer(
     """
     scheme, colon, rest = uri.partition(":")
     if colon and scheme == "pkcs11":
-        raise ToolError("KEY_URI", "Keys in PKCS#11 tokens are not supported yet.")
+        from . import pkcs11_keys
+
+        return pkcs11_keys.open_signer(uri, passphrases, role, environment)
     if colon and scheme != "file" and not Path(uri).exists():
         raise ToolError("KEY_URI", f"There is no kind of key called {scheme!r}; use file: or pkcs11:.")
     path = Path(rest if colon and scheme == "file" else uri)
@@ -254,6 +256,17 @@ def _unlock(path: Path, statement: Statement, data: bytes, passphrase: bytes | N
 # -- key files ----------------------------------------------------------------------------------------------------
 
 
+def log_path(uri: str) -> Path:
+    """Where the signing log of a key lies unless told otherwise: beside the key file, or in ``keys/`` for a token."""
+    return (Path("keys") if uri.startswith("pkcs11:") else Path(uri.removeprefix("file:")).parent) / signlog.NAME
+
+
+def record(log: Path, what: str, signer: Signer, digest: str) -> None:
+    """Enter into *log* that *signer* is about to sign *what*, whose SHA-256 in hex is *digest*."""
+    told = signer.statement
+    signlog.record(log, what, signer.key_id, told.role, told.environment, digest)
+
+
 def read_key_file(path: Path) -> tuple[Statement, bytes, bool]:
     """(statement, PKCS#8 bytes, whether they are encrypted) of the key file *path*."""
     text = read_file(path, "key file", MAX_KEY_FILE).decode(errors="replace")
@@ -270,8 +283,13 @@ def read_key_file(path: Path) -> tuple[Statement, bytes, bool]:
     return statement, data, block.group(1) is not None
 
 
-def load_statement(path: Path) -> Statement:
-    """The statement in a ``.pub`` file or, without its passphrase, in a key file."""
+def load_statement(name: str | Path) -> Statement:
+    """The statement in a ``.pub`` file or, without passphrase or PIN, in a key file or a token."""
+    if str(name).startswith("pkcs11:"):
+        from . import pkcs11_keys
+
+        return pkcs11_keys.statement(pkcs11_keys.parse_uri(str(name)))
+    path = Path(str(name).removeprefix("file:"))
     text = read_file(path, "key", MAX_KEY_FILE).decode(errors="replace")
     line = next((one for one in text.splitlines() if one.startswith(_STATEMENT_LINE)), None)
     return read_statement(line.removeprefix(_STATEMENT_LINE) if line else text, f"key statement in {path}")
@@ -335,7 +353,7 @@ def generate(
 class Listed:
     """One line of `list_keys`: *protection* is ``encrypted``, ``open``, ``public only`` or what is wrong."""
 
-    path: Path
+    path: Path | str
     statement: Statement | None
     protection: str
 

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import keys
+from .. import keys, pkcs11_keys
+from ..errors import ToolError
+from ..files import write_atomic
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,7 +31,9 @@ KeyFile = Annotated[Path, typer.Argument(metavar="KEY", help="A .key file.")]
 
 @app.command(epilog="Example: sekisho keys generate root-1 --role root --environment release --label 'Root, Aiko'")
 def generate(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the files: NAME.key and NAME.pub.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the files NAME.key and NAME.pub, or a pkcs11: URI.")
+    ],
     role: Annotated[
         Literal["root", "release", "operator", "device"], typer.Option(help="What the key will sign; fixed for ever.")
     ],
@@ -46,6 +50,9 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Make an Ed25519 key: NAME.key (private, encrypted) and NAME.pub (to hand on)."""
+    if name.startswith(pkcs11_keys.SCHEME):
+        _generate_on_token(name, role, environment, label, directory, keys.Passphrases(passphrase_fd), as_json)
+        return
     passphrases = None if no_passphrase else keys.Passphrases(passphrase_fd)
     made = keys.generate(name, directory, role, environment, label, passphrases)
     if as_json:
@@ -57,13 +64,33 @@ def generate(
     typer.echo(f"  public:  {made.public} (hand this on)")
 
 
+def _generate_on_token(
+    uri: str, role: str, environment: str, label: str | None, directory: Path, passphrases: keys.Passphrases, js: bool
+) -> None:
+    public = directory / ((pkcs11_keys.parse_uri(uri).key or "key") + keys.PUBLIC)
+    if public.exists():
+        raise ToolError("KEY_EXISTS", f"{public} exists already; a key is never overwritten.")
+    statement = pkcs11_keys.generate(uri, role, environment, label, passphrases)
+    write_atomic(public, statement.to_json() + "\n")
+    if js:
+        typer.echo(json.dumps({"private": uri, "public": str(public), **statement.to_dict()}, indent=2))
+        return
+    typer.echo(f"Made the {environment} {role} key {statement.key_id.hex()} on the token; it never leaves it.")
+    typer.echo(f"  public:  {public} (hand this on)")
+
+
 @app.command("list", epilog="Example: sekisho keys list --dir keys")
 def list_(
     directory: Annotated[Path, typer.Option("--dir", help="Directory with key files.")] = Path("keys"),
+    token: Annotated[str | None, typer.Option(metavar="URI", help="List a pkcs11: token instead.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the keys of a directory; no passphrase is needed."""
-    listed = keys.list_keys(directory)
+    """List the keys of a directory or token; no passphrase or PIN is needed."""
+    if token is not None:
+        uri = pkcs11_keys.parse_uri(token)
+        listed = [keys.Listed(f"{uri.token}/{one.label}", one, "token") for one in pkcs11_keys.statements(uri)]
+    else:
+        listed = keys.list_keys(directory)
     if as_json:
         typer.echo(json.dumps([_row(one) for one in listed], indent=2))
         return
@@ -84,7 +111,7 @@ def _row(one: keys.Listed) -> dict[str, Any]:
 
 @app.command(epilog="Example: sekisho keys show keys/root-1.pub")
 def show(
-    path: Annotated[Path, typer.Argument(metavar="KEY", help="A .key or .pub file.")],
+    path: Annotated[str, typer.Argument(metavar="KEY", help="A .key or .pub file, or a pkcs11: URI.")],
     as_json: Json = False,
 ) -> None:
     """Show what a key says of itself, after checking the key's signature on it; no passphrase is needed."""
@@ -114,10 +141,14 @@ def backup(
 
 @app.command(epilog="Example: sekisho keys destroy keys/old.key --key-id 58b41ff17a7078c8")
 def destroy(
-    key: KeyFile,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A .key file or a pkcs11: URI.")],
     key_id: Annotated[str, typer.Option("--key-id", help="Key id of that key, to be sure it is the right one.")],
+    passphrase_fd: PassphraseFd = None,
 ) -> None:
     """Overwrite and remove a private key. Backups and the spare blocks of an SSD are beyond its reach."""
-    statement = keys.destroy(key, key_id)
+    if key.startswith(pkcs11_keys.SCHEME):
+        statement = pkcs11_keys.destroy(key, key_id, keys.Passphrases(passphrase_fd))
+    else:
+        statement = keys.destroy(Path(key), key_id)
     typer.echo(f"Destroyed {key} ({statement.role} key {statement.key_id.hex()}); its .pub file stays for the records.")
     typer.echo("Destroy the backups too, and revoke the key in the next key set.")

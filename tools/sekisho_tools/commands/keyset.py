@@ -40,6 +40,21 @@ Algorithms = Annotated[
     typer.Option(metavar="PART=N,...", help="Algorithm policy: signatures, digests or content = COSE numbers."),
 ]
 Previous = Annotated[Path | None, typer.Option("--previous", metavar="KEYSET", help="The key set that it replaces.")]
+Remove = Annotated[list[str] | None, typer.Option(metavar="KEY", help="Take a key out: its key id, or its .pub file.")]
+Revoke = Annotated[
+    list[str] | None, typer.Option(metavar="KEY", help="Take a key out and revoke it for ever: key id or .pub file.")
+]
+RevokeManifest = Annotated[
+    list[str] | None, typer.Option(metavar="SHA256", help="Revoke a release by its manifest digest.")
+]
+ForgetManifest = Annotated[
+    list[str] | None, typer.Option(metavar="SHA256", help="Drop a revoked manifest that a floor covers by now.")
+]
+AddRoot = Annotated[list[str] | None, typer.Option(metavar="KEY", help="Add a root key: its .pub file or pkcs11: URI.")]
+Log = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Signing log; signing-log.jsonl beside the key if left out.")
+]
+Requested = Annotated[Path, typer.Argument(metavar="REQUEST", help="A file made by `keyset draft`.")]
 KeySetFile = Annotated[Path, typer.Argument(metavar="KEYSET", help="A key set document (.cose).")]
 
 _PARTS = {"signatures": 1, "digests": 2, "content": 3}
@@ -93,7 +108,7 @@ def _grant(text: str) -> ceremony.Grant:
     except ValueError as error:
         raise ToolError("USAGE", f"{classes!r} is no list of class ids (UUIDs).") from error
     named = tuple(right for right in rights.split(",") if right) if equals else None
-    return ceremony.Grant(keys.load_statement(Path(path)), named, ids)
+    return ceremony.Grant(keys.load_statement(path), named, ids)
 
 
 def _ids(texts: Sequence[str] | None, size: int, what: str) -> tuple[bytes, ...]:
@@ -136,6 +151,7 @@ def create(
     hardware_floor: HardwareFloor = None,
     algorithms: Algorithms = None,
     passphrase_fd: PassphraseFd = None,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Make and sign the first key set of a product, when enough root keys are on this machine."""
@@ -143,7 +159,7 @@ def create(
     signers, roots = [], []
     for name in root:
         if name.endswith(keys.PUBLIC):
-            roots.append(keys.load_statement(Path(name)))
+            roots.append(keys.load_statement(name))
             continue
         signer = keys.open_signer(name, passphrases, role="root")
         signers.append(signer)
@@ -164,12 +180,23 @@ def create(
         raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
     content = ceremony.apply(edit)
     document = ceremony.sign_all(content, signers)
+    _record(log, signers, root, content, document)
     write_atomic(out, document)
     labels = {statement.key_id: statement.label for statement in edit.statements()}
     _show(document, content, labels, as_json)
     if not as_json:
         typer.echo(f"Wrote {out}, {len(document)} bytes.")
     _advise(content)
+
+
+def _record(
+    log: Path | None, signers: Sequence[keys.Signer], names: Sequence[str], content: keyset.KeySet, document: bytes
+) -> None:
+    """Enter every signature into its log, before the document leaves this process."""
+    uris = [name for name in names if not name.endswith(keys.PUBLIC)]
+    for signer, uri in zip(signers, uris, strict=True):
+        what = f"key set version {content.version}"
+        keys.record(log or keys.log_path(uri), what, signer, keyset.content_digest(document))
 
 
 def _as_dict(document: bytes, content: keyset.KeySet) -> dict[str, Any]:
@@ -235,3 +262,189 @@ def verify(
         last = document
     if content is not None:
         _advise(content)
+
+
+@app.command(epilog="Example: sekisho keyset diff keyset-1.cose keyset-2.cose")
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A key set.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one.")],
+) -> None:
+    """Show what changes from one key set to another; nothing is said about signatures."""
+    for line in keyset.diff(keyset.decode(_read(old)), keyset.decode(_read(new))):
+        typer.echo(line)
+
+
+def _edited(
+    previous: Path | None, edit: ceremony.Edit, note: str = ""
+) -> tuple[ceremony.Request, keyset.KeySet | None]:
+    document = None if previous is None else _read(previous)
+    old = None if document is None else keyset.decode(document)
+    request = ceremony.draft(ceremony.apply(edit, old), document, edit.statements(), note)
+    return request, old
+
+
+def _statements(names: Sequence[str] | None) -> tuple[keys.Statement, ...]:
+    return tuple(keys.load_statement(name) for name in names or ())
+
+
+@app.command(
+    epilog="Example: sekisho keyset draft k2.request --previous keyset.cose --revoke 58b41ff17a7078c8 "
+    "--release keys/release-2.pub=fw,app --floor fw=12"
+)
+def draft(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the request goes.")],
+    previous: Previous = None,
+    root: AddRoot = None,
+    release: Release = None,
+    operator: Operator = None,
+    remove: Remove = None,
+    revoke: Revoke = None,
+    revoke_manifest: RevokeManifest = None,
+    forget_manifest: ForgetManifest = None,
+    threshold: Threshold = None,
+    expires: Expires = None,
+    issued: Issued = None,
+    floor: Floor = None,
+    ceiling: Ceiling = None,
+    hardware_floor: HardwareFloor = None,
+    algorithms: Algorithms = None,
+    note: Annotated[str, typer.Option(help="Why, in words, for those who are asked to sign.")] = "",
+) -> None:
+    """Ceremony, step 1: write down what the next key set is to be, as a request for the root holders."""
+    edit = ceremony.Edit(
+        roots=_statements(root),
+        release=_grants(release),
+        operators=_grants(operator),
+        remove=_ids(remove, cose.KEY_ID_SIZE, "key id"),
+        revoke=_ids(revoke, cose.KEY_ID_SIZE, "key id"),
+        revoke_manifests=_ids(revoke_manifest, 32, "manifest digest"),
+        forget_manifests=_ids(forget_manifest, 32, "manifest digest"),
+        threshold=threshold,
+        floors=_numbers(floor),
+        ceilings=_numbers(ceiling),
+        hardware_floor=hardware_floor,
+        algorithms=_policy(algorithms),
+        issued_at=_seconds(issued),
+        expires=_seconds(expires),
+    )
+    request, old = _edited(previous, edit, note)
+    ceremony.write_json(out, request.to_json())
+    for line in keyset.diff(old, request.content, request.labels()):
+        typer.echo(line)
+    typer.echo(f"content SHA-256: {request.digest}")
+    typer.echo(f"Wrote {out}; send it to the root holders for `keyset sign`.")
+    _advise(request.content)
+
+
+@app.command(epilog="Example: sekisho keyset sign k2.request --key pkcs11:token=aiko;object=root-1 --known keyset.cose")
+def sign(
+    request: Requested,
+    key: Annotated[str, typer.Option(metavar="URI", help="Your root key: a .key file or pkcs11: URI.")],
+    known: Annotated[
+        Path | None,
+        typer.Option(metavar="KEYSET", help="Your own copy of the key set that is to be replaced; shows what changes."),
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="SHA256", help="Sign without asking if the content has this digest.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the signature goes; beside the request if left out.")
+    ] = None,
+    passphrase_fd: PassphraseFd = None,
+    log: Log = None,
+) -> None:
+    """Ceremony, step 2, by each root holder, offline: review what changes, then sign it."""
+    asked = ceremony.read_request(request)
+    lines = asked.review(None if known is None else _read(known))
+    if known is None and asked.previous is not None:
+        typer.echo("Without --known nothing shows what is new, so all of it is listed.")
+    for line in lines:
+        typer.echo(line)
+    if asked.note:
+        typer.echo(f"note of the drafter: {asked.note}")
+    typer.echo(f"content SHA-256: {asked.digest}")
+    _advise(asked.content)
+    if expect is not None and expect.lower() != asked.digest:
+        raise ToolError("KEYSET_CONTENT", "The content is not what you expect: it has another digest; nothing signed.")
+    if expect is None and not typer.confirm("Sign this?"):
+        raise ToolError("DECLINED", "Nothing was signed.")
+    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="root")
+    target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}.signature")
+    if target.exists():
+        raise ToolError("FILE_EXISTS", f"{target} exists already; name another file with --out.")
+    answer = ceremony.respond(asked, signer)
+    what = f"key set version {asked.content.version}"
+    keys.record(log or keys.log_path(key), what, signer, asked.digest)
+    ceremony.write_json(target, answer.to_json())
+    typer.echo(f"Wrote {target}; send it back to the drafter.")
+
+
+@app.command(epilog="Example: sekisho keyset assemble k2.request k2.request.*.signature --out keyset-2.cose")
+def assemble(
+    request: Requested,
+    signatures: Annotated[list[Path], typer.Argument(metavar="SIGNATURE...", help="Files made by `keyset sign`.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the key set goes.")],
+) -> None:
+    """Ceremony, step 3: put the signatures together; the result is written only if devices will take it."""
+    asked = ceremony.read_request(request)
+    document = ceremony.assemble(asked, [ceremony.read_response(path) for path in signatures])
+    if out.exists():
+        raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
+    write_atomic(out, document)
+    typer.echo(f"Wrote {out}: version {asked.content.version}, {len(document)} bytes, good for devices.")
+    _advise(asked.content)
+
+
+@app.command(
+    epilog="Example: sekisho keyset replace keyset-2.cose --previous keyset.cose --key keys/root-1.key --floor fw=12"
+)
+def replace(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the document goes.")],
+    previous: Annotated[Path, typer.Option(metavar="KEYSET", help="The key set that it replaces.")],
+    key: Annotated[list[str], typer.Option(metavar="URI", help="A root key that signs: .key file or pkcs11: URI.")],
+    root: AddRoot = None,
+    release: Release = None,
+    operator: Operator = None,
+    remove: Remove = None,
+    revoke: Revoke = None,
+    revoke_manifest: RevokeManifest = None,
+    forget_manifest: ForgetManifest = None,
+    threshold: Threshold = None,
+    expires: Expires = None,
+    issued: Issued = None,
+    floor: Floor = None,
+    ceiling: Ceiling = None,
+    hardware_floor: HardwareFloor = None,
+    algorithms: Algorithms = None,
+    passphrase_fd: PassphraseFd = None,
+    log: Log = None,
+) -> None:
+    """Make and sign the next key set in one step, when enough root keys are on this machine."""
+    edit = ceremony.Edit(
+        roots=_statements(root),
+        release=_grants(release),
+        operators=_grants(operator),
+        remove=_ids(remove, cose.KEY_ID_SIZE, "key id"),
+        revoke=_ids(revoke, cose.KEY_ID_SIZE, "key id"),
+        revoke_manifests=_ids(revoke_manifest, 32, "manifest digest"),
+        forget_manifests=_ids(forget_manifest, 32, "manifest digest"),
+        threshold=threshold,
+        floors=_numbers(floor),
+        ceilings=_numbers(ceiling),
+        hardware_floor=hardware_floor,
+        algorithms=_policy(algorithms),
+        issued_at=_seconds(issued),
+        expires=_seconds(expires),
+    )
+    if out.exists():
+        raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
+    request, old = _edited(previous, edit)
+    passphrases = keys.Passphrases(passphrase_fd)
+    signers = [keys.open_signer(uri, passphrases, role="root") for uri in key]
+    document = ceremony.sign_all(request.content, signers, request.previous)
+    _record(log, signers, key, request.content, document)
+    write_atomic(out, document)
+    for line in keyset.diff(old, request.content, request.labels()):
+        typer.echo(line)
+    typer.echo(f"Wrote {out}, {len(document)} bytes.")
+    _advise(request.content)
