@@ -74,8 +74,8 @@ def test_cut_anywhere_in_the_bootloaders_own_write_leads_to_the_old_slot() -> No
         result = power_on(flash)
         assert result.running in ("ota_0", "ota_1"), case
         if result.running == "ota_1":
-                entry = bootloader.read_entries(flash, images.golden_layout()["otadata"])[1]
-                assert (entry.seq, entry.valid, entry.state == NEW) == (2, True, False), case
+            entry = bootloader.read_entries(flash, images.golden_layout()["otadata"])[1]
+            assert (entry.seq, entry.valid, entry.state == NEW) == (2, True, False), case
         seen.add(result.running)
     assert seen == {"ota_0", "ota_1"}
 

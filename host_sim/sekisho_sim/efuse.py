@@ -1,7 +1,7 @@
 """The eFuses of an ESP32: bits that only ever go from 0 to 1, behind the registers at 0x3FF5A000.
 
-The file is the register image from 0x00 to 0x11F, 288 bytes, as `espefuse --virt --path-efuse-file` keeps it, so that
-tool can be used on a simulated device and on one it prepared.
+The file is the register image from 0x00 to 0x11F, 288 bytes, last byte first, as `espefuse --virt --path-efuse-file`
+keeps it, so that tool can be used on a simulated device and on one it prepared.
 
 Modelled: read registers of BLOCK0..3 (loaded at power-up and by the read command), write registers, CONF and CMD, the
 write and read protection of BLOCK1..3 in BLOCK0. Not modelled: the clock and DAC timing that programming needs on
@@ -35,7 +35,7 @@ class Efuse:
     def __init__(self, image: bytes | None = None) -> None:
         if image is not None and len(image) != SIZE:
             raise ValueError(f"an eFuse file of the ESP32 has {SIZE} bytes, this has {len(image)}")
-        self._reg = bytearray(image or bytes(SIZE))
+        self._reg = bytearray((image or bytes(SIZE))[::-1])
         self.fuses = [[self._get(at + 4 * i) for i in range(n)] for at, n in zip(READ_AT, WORDS, strict=True)]
         """The burnt words of BLOCK0..3."""
         self.burns = 0
@@ -52,7 +52,7 @@ class Efuse:
         for at, words in zip(READ_AT, self.fuses, strict=True):
             for i, word in enumerate(words):
                 image[at + 4 * i : at + 4 * i + 4] = word.to_bytes(4, "little")
-        return bytes(image)
+        return bytes(image[::-1])
 
     def read32(self, address: int) -> int:
         """The register at absolute *address*."""
