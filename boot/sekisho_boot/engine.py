@@ -17,73 +17,11 @@ from os import urandom
 
 from micropython import const
 
-from . import cose, image, keyset, otadata, records, suit
+from . import cose, image, keyset, otadata, reasons, records, suit
+from . import ledger as log
 from .cbor import Reader
 from .flash import SECTOR, feed, is_blank, put, same
-from .ledger import (
-    ABANDONED,
-    ATTEMPT,
-    CONFIRMED,
-    CONFIRMING,
-    COUNTERS,
-    DEGRADED,
-    ENTER,
-    FAILED,
-    FETCH,
-    FETCHING,
-    IDLE,
-    KEYSET,
-    NO_APP,
-    NO_DIGEST,
-    NONCE,
-    PAIR,
-    PROBE,
-    PROGRESS,
-    READY,
-    ROLLBACK,
-    RUN,
-    SEALING,
-    STAGED,
-    TRIAL,
-    TRYING,
-    Ledger,
-)
-from .reasons import (
-    ABANDONED as ABANDONED_IMAGE,
-)
-from .reasons import (
-    ATTEMPTS,
-    BUSY,
-    COMPONENT,
-    ENCRYPTED,
-    ENGINE_FAULT,
-    EXPIRED_KEYSET,
-    FALLBACK,
-    FLOOR,
-    IMAGE_DIGEST,
-    IMAGE_SIZE,
-    KEY_RIGHTS,
-    KEYSET_CONTENT,
-    LEDGER_VERSION,
-    LOCKED,
-    MANIFEST_REVOKED,
-    NO_KEYSET,
-    NO_ROLLBACK,
-    NOT_SELECTED,
-    NOT_STAGED,
-    NOTHING,
-    PERMIT,
-    PERMIT_EXPIRED,
-    PERMIT_TARGET,
-    SLOT,
-    STAGED_CHANGED,
-    TARGET_LOST,
-    TRUNCATED,
-    Refused,
-)
-from .reasons import (
-    TRIAL as ON_TRIAL,
-)
+from .reasons import Refused
 
 RIGHT_ROLLBACK = const(3)  # of an operator key, and the action of its order
 
@@ -143,7 +81,7 @@ class Engine:
 
     def __init__(self, port) -> None:
         self.port = port
-        self.ledger = Ledger(port.part)
+        self.ledger = log.Ledger(port.part)
         self.state = self.ledger.state
         self.plan = None
         self._envelope = b""
@@ -154,7 +92,7 @@ class Engine:
     # -- what is trusted --------------------------------------------------------------------------
 
     def keyset(self):
-        """The newest accepted key set. ``Refused(NO_KEYSET)`` where the ledger knows of one that is lost."""
+        """The newest accepted key set. ``Refused(reasons.NO_KEYSET)`` where the ledger knows of one that is lost."""
         frozen = keyset.parse(self.port.config.KEYSET)
         version, _, digest = self.state.keyset
         if version <= frozen.version:
@@ -162,7 +100,7 @@ class Engine:
         for document in self._copies():
             if sha256(document).digest() == digest:
                 return keyset.parse(document)
-        raise Refused(NO_KEYSET)
+        raise Refused(reasons.NO_KEYSET)
 
     def _copies(self) -> list:
         copies = [records.load(self.port.part, records.KEYSETS + at, 2, records.KIND_KEYSET) for at in (0, 2)]
@@ -181,23 +119,23 @@ class Engine:
         """The plan of an envelope under the newest key set, or Refused."""
         trusted = self.keyset()
         if trusted.expired(self.now()):
-            raise Refused(EXPIRED_KEYSET)
+            raise Refused(reasons.EXPIRED_KEYSET)
         return suit.check(envelope, trusted, self.port, self._view(), self.now())
 
     def _forbidden(self, trusted, component: int, record) -> int:
         """The reason why the key set forbids choosing an image, or 0."""
         if record.manifest in trusted.revoked_manifests:
-            return MANIFEST_REVOKED
-        return FLOOR if record.sequence < trusted.limit(suit.NAMES[component])[0] else 0
+            return reasons.MANIFEST_REVOKED
+        return reasons.FLOOR if record.sequence < trusted.limit(suit.NAMES[component])[0] else 0
 
     def _unfit(self, slot: int) -> int:
         """Why the firmware in *slot* may not be chosen, or 0: unproven, changed in flash, or forbidden."""
         record = records.load_slot(self.port.part, FW, slot)
         part = self.port.fw[slot]
         if record is None or record.size > part.size or _digest(part, record.size) != record.digest:
-            return TARGET_LOST
+            return reasons.TARGET_LOST
         if image.secure_version(part) < self.port.hardware_floor():
-            return FLOOR
+            return reasons.FLOOR
         try:
             return self._forbidden(self.keyset(), FW, record)
         except Refused as refused:
@@ -208,23 +146,23 @@ class Engine:
     def run(self) -> Decision:
         state, port = self.state, self.port
         if self.ledger.foreign:
-            return Decision(None, False, LEDGER_VERSION)
+            return Decision(None, False, reasons.LEDGER_VERSION)
         if self.ledger.lost:
             self._recover()
         if state.probe < _ROLLBACK_YES:
             self._probe()
-        if state.phase == READY:
+        if state.phase == log.READY:
             self._install()
-        if state.phase in (TRYING, SEALING):
+        if state.phase in (log.TRYING, log.SEALING):
             self._trial()
-        if state.phase != TRYING and state.chosen != port.running:
+        if state.phase != log.TRYING and state.chosen != port.running:
             self._fallback()
-        elif state.attempts and state.phase != TRYING:
-            self.ledger.append(ATTEMPT)  # the choice came back: the next loss is a new one
+        elif state.attempts and state.phase != log.TRYING:
+            self.ledger.append(log.ATTEMPT)  # the choice came back: the next loss is a new one
         app = self._mountable()
         floor = port.hardware_floor()  # a whole old flash that was put back: only the eFuse can tell
-        below = FLOOR if floor and image.secure_version(port.fw[port.running]) < floor else 0
-        return Decision(app, state.phase == TRYING, below or state.degraded)
+        below = reasons.FLOOR if floor and image.secure_version(port.fw[port.running]) < floor else 0
+        return Decision(app, state.phase == log.TRYING, below or state.degraded)
 
     def _recover(self) -> None:
         """A new ledger from what can still be proved; without any proof the device is locked (invariant 7)."""
@@ -259,24 +197,24 @@ class Engine:
         if self.state.probe == 0:
             otadata.normalise(part, running)
             otadata.select(part, running, otadata.NEW)
-            self.ledger.append(PROBE, 1)
+            self.ledger.append(log.PROBE, 1)
             self.port.reset()
         knows = otadata.selected(part) != (running, otadata.NEW)
         otadata.normalise(part, running)
-        self.ledger.append(PROBE, _ROLLBACK_YES if knows else _ROLLBACK_NO)
+        self.ledger.append(log.PROBE, _ROLLBACK_YES if knows else _ROLLBACK_NO)
 
     def _install(self) -> None:
         """A staged update: verify what lies in flash, make it bootable, select it. Always ends in a reset."""
         faults = self.state.faults + 1
         if faults > MAX_FAULTS:
-            self._drop(ENGINE_FAULT)
+            self._drop(reasons.ENGINE_FAULT)
         else:
-            self.ledger.append(ENTER, 0, faults)
+            self.ledger.append(log.ENTER, 0, faults)
             try:
                 self._swap(self._judge())
             except Refused as refused:
                 self._drop(refused.code)
-            except Exception:  # counted by the ENTER above: after four the update is dropped (invariant 9)
+            except Exception:  # counted by the log.ENTER above: after four the update is dropped (invariant 9)
                 pass
         self.port.reset()
 
@@ -284,14 +222,14 @@ class Engine:
         """The plan of the staged update, if everything about it still holds."""
         state, port = self.state, self.port
         if state.slots != self._target_slots() or state.chosen != port.running:
-            raise Refused(SLOT)
+            raise Refused(reasons.SLOT)
         envelope = records.load(port.part, records.STAGED, 1, records.KIND_STAGED)
         if envelope is None:
-            raise Refused(STAGED_CHANGED)
+            raise Refused(reasons.STAGED_CHANGED)
         self._envelope = envelope
         plan = self._check(envelope)
         if plan.digest != state.manifest or _mask(plan) != state.mask:
-            raise Refused(STAGED_CHANGED)
+            raise Refused(reasons.STAGED_CHANGED)
         self._verify(plan)
         return plan
 
@@ -301,12 +239,12 @@ class Engine:
             if target.component == FW:
                 held = _Held(self.port.part, self.port.fw[1 - self.port.running])
                 if _digest(held, target.size) != target.digest:
-                    raise Refused(IMAGE_DIGEST)
+                    raise Refused(reasons.IMAGE_DIGEST)
                 image.check(held.read, target.size, self.port.config.CHIP, self.port.revision, sha256)
                 if image.secure_version(held) < self.port.hardware_floor():
-                    raise Refused(FLOOR)
+                    raise Refused(reasons.FLOOR)
             elif _digest(self.port.app[self._spare()], target.size) != target.digest:
-                raise Refused(IMAGE_DIGEST)
+                raise Refused(reasons.IMAGE_DIGEST)
 
     def _swap(self, plan) -> None:
         """Makes the verified images usable: slot records, the first 4 KiB, the pair, the trial, the choice."""
@@ -318,7 +256,7 @@ class Engine:
         if self.state.mask & 1:
             self._reveal(port.fw[fw])
             self._pair(fw, plan.sequence, app if self.state.mask & 2 else self._paired_app())
-        self.ledger.append(TRIAL, self.state.mask, slots, plan.sequence, 0, plan.digest)
+        self.ledger.append(log.TRIAL, self.state.mask, slots, plan.sequence, 0, plan.digest)
         if self.state.mask & 1:
             self._attempt(1)
 
@@ -332,21 +270,21 @@ class Engine:
 
     def _pair(self, fw: int, fw_sequence: int, app: int) -> None:
         """Records which application belongs to the firmware in slot *fw*."""
-        record = records.load_slot(self.port.part, APP, app) if app != NO_APP else None
+        record = records.load_slot(self.port.part, APP, app) if app != log.NO_APP else None
         if record is None:
-            self.ledger.append(PAIR, fw, NO_APP, fw_sequence)
+            self.ledger.append(log.PAIR, fw, log.NO_APP, fw_sequence)
         else:
             digest = self._pair_digest(fw, app, record.digest)
-            self.ledger.append(PAIR, fw, app, fw_sequence, record.sequence, digest)
+            self.ledger.append(log.PAIR, fw, app, fw_sequence, record.sequence, digest)
 
     def _pair_digest(self, fw: int, app: int, app_digest: bytes) -> bytes:
         record = records.load_slot(self.port.part, FW, fw)
-        fw_digest = record.digest if record else NO_DIGEST
+        fw_digest = record.digest if record else log.NO_DIGEST
         return sha256(bytes((fw, app)) + fw_digest + app_digest).digest()
 
     def _attempt(self, count: int) -> None:
         """Counts, then selects the trial slot: an attempt is counted before it is made."""
-        self.ledger.append(ATTEMPT, 0, count)
+        self.ledger.append(log.ATTEMPT, 0, count)
         otadata.select(self.port.otadata, self.state.slots & 15, otadata.NEW)
 
     def _trial(self) -> None:
@@ -355,31 +293,31 @@ class Engine:
             if port.running != state.slots & 15 or state.runs >= MAX_RUNS:
                 self._retry()
                 return
-            if state.phase == SEALING:
+            if state.phase == log.SEALING:
                 self._seal()
                 return
-            self.ledger.append(RUN, 0, state.runs + 1)
+            self.ledger.append(log.RUN, 0, state.runs + 1)
         elif state.chosen != port.running:
-            self._drop(FALLBACK)
+            self._drop(reasons.FALLBACK)
             return
-        elif state.phase == SEALING:
+        elif state.phase == log.SEALING:
             self._seal()
             return
         elif state.attempts >= MAX_ATTEMPTS:
-            self._drop(ATTEMPTS)
+            self._drop(reasons.ATTEMPTS)
             return
         else:
-            self.ledger.append(ATTEMPT, 0, state.attempts + 1)
+            self.ledger.append(log.ATTEMPT, 0, state.attempts + 1)
         port.watchdog(port.config.TRIAL_SECONDS)
 
     def _retry(self) -> None:
         """The trial slot does not run, or ran too often unconfirmed: one more attempt, or the way back."""
         state, port = self.state, self.port
-        code = ATTEMPTS if state.attempts >= MAX_ATTEMPTS else self._unfit(state.slots & 15)
+        code = reasons.ATTEMPTS if state.attempts >= MAX_ATTEMPTS else self._unfit(state.slots & 15)
         if code == 0:
             self._attempt(state.attempts + 1)
             port.reset()
-        self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
+        self.ledger.append(log.FAILED, 0, code, state.sequence, 0, state.manifest)
         otadata.normalise(port.otadata, state.chosen)
         if port.running != state.chosen:
             port.reset()
@@ -388,18 +326,18 @@ class Engine:
         """The chosen slot does not run: bring it back while it verifies and tries are left, else go on degraded."""
         state, port = self.state, self.port
         if state.chosen >= 0 and state.attempts < MAX_ATTEMPTS and not self._unfit(state.chosen):
-            self.ledger.append(ATTEMPT, 0, state.attempts + 1)
+            self.ledger.append(log.ATTEMPT, 0, state.attempts + 1)
             otadata.select(port.otadata, state.chosen, otadata.VALID)
             port.reset()
-        self.ledger.append(DEGRADED, 0, FALLBACK)
-        self.ledger.append(COUNTERS, port.running, 0, state.counters[FW], state.counters[APP])
+        self.ledger.append(log.DEGRADED, 0, reasons.FALLBACK)
+        self.ledger.append(log.COUNTERS, port.running, 0, state.counters[FW], state.counters[APP])
         otadata.normalise(port.otadata, port.running)
 
     def _drop(self, code: int) -> None:
         """Ends the update with a reason; whatever lies in the idle slot without being authorised stays unbootable."""
         state, port = self.state, self.port
-        scrub = state.phase == READY and state.mask & 1 and port.running == state.chosen
-        self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
+        scrub = state.phase == log.READY and state.mask & 1 and port.running == state.chosen
+        self.ledger.append(log.FAILED, 0, code, state.sequence, 0, state.manifest)
         if scrub and not is_blank(port.fw[1 - port.running], 0):
             port.fw[1 - port.running].erase(0)
 
@@ -407,7 +345,7 @@ class Engine:
 
     def _paired_app(self) -> int:
         pair = self.state.pairs[self.port.running]
-        return pair[0] if pair and pair[0] < len(self.port.app) else NO_APP
+        return pair[0] if pair and pair[0] < len(self.port.app) else log.NO_APP
 
     def _spare(self) -> int:
         """The app slot that the running pair does not use."""
@@ -419,7 +357,7 @@ class Engine:
     def _mountable(self):
         """(part, size) of the application of the running pair, hashed against its slot record, or None."""
         state, port = self.state, self.port
-        trying = state.phase == TRYING and not state.mask & 1
+        trying = state.phase == log.TRYING and not state.mask & 1
         app = state.slots >> 4 if trying else self._paired_app()
         if app >= len(port.app):
             return None
@@ -435,9 +373,9 @@ class Engine:
             or _digest(port.app[app], record.size) != record.digest
         ):
             if trying:
-                self._drop(TARGET_LOST)
-            elif state.degraded != TARGET_LOST:
-                self.ledger.append(DEGRADED, 0, TARGET_LOST)
+                self._drop(reasons.TARGET_LOST)
+            elif state.degraded != reasons.TARGET_LOST:
+                self.ledger.append(log.DEGRADED, 0, reasons.TARGET_LOST)
             return None
         return port.app[app], record.size
 
@@ -447,17 +385,17 @@ class Engine:
         """Raises the reason why no update may be accepted now."""
         state = self.state
         if self.ledger.foreign or self.ledger.lost:
-            raise Refused(LEDGER_VERSION)
+            raise Refused(reasons.LEDGER_VERSION)
         if self.port.part.encrypted:
-            raise Refused(ENCRYPTED)
+            raise Refused(reasons.ENCRYPTED)
         if state.locked:
-            raise Refused(LOCKED)
-        if state.phase in (TRYING, SEALING):
-            raise Refused(ON_TRIAL)
-        if state.phase == READY:
-            raise Refused(BUSY)
+            raise Refused(reasons.LOCKED)
+        if state.phase in (log.TRYING, log.SEALING):
+            raise Refused(reasons.TRIAL)
+        if state.phase == log.READY:
+            raise Refused(reasons.BUSY)
         if state.chosen != self.port.running:
-            raise Refused(NOT_SELECTED)
+            raise Refused(reasons.NOT_SELECTED)
 
     def accept(self, envelope):
         """Verifies an envelope and everything that needs no payload; returns the Plan. Writes nothing (UPE11)."""
@@ -468,16 +406,16 @@ class Engine:
         for target in plan.targets:
             if target.component == FW:
                 if self.state.probe != _ROLLBACK_YES:
-                    raise Refused(NO_ROLLBACK)
+                    raise Refused(reasons.NO_ROLLBACK)
                 room = self.port.fw[1 - self.port.running].size
             elif self.port.app:
                 room = self.port.app[self._spare()].size
             else:
-                raise Refused(COMPONENT)
+                raise Refused(reasons.COMPONENT)
             if not 0 < target.size <= room:
-                raise Refused(IMAGE_SIZE)
+                raise Refused(reasons.IMAGE_SIZE)
             if target.digest == self.state.abandoned[0] and plan.sequence <= self.state.abandoned[1]:
-                raise Refused(ABANDONED_IMAGE)
+                raise Refused(reasons.ABANDONED)
         self.plan, self._envelope = plan, envelope
         return plan
 
@@ -485,9 +423,9 @@ class Engine:
         """Verifies a key set and keeps it; returns the newest one. Never during a trial (UPC05, UPC06)."""
         state = self.state
         if self.ledger.foreign or self.ledger.lost:
-            raise Refused(LEDGER_VERSION)
-        if state.phase in (TRYING, SEALING):
-            raise Refused(ON_TRIAL)
+            raise Refused(reasons.LEDGER_VERSION)
+        if state.phase in (log.TRYING, log.SEALING):
+            raise Refused(reasons.TRIAL)
         try:
             old = self.keyset()
         except Refused:
@@ -499,11 +437,11 @@ class Engine:
             self._link = new  # a link on the way back to the lost key set; nothing is kept before it is reached
             return new
         if new.version == state.keyset[0] and new.digest != state.keyset[2]:
-            raise Refused(KEYSET_CONTENT)
+            raise Refused(reasons.KEYSET_CONTENT)
         self._scrub_forbidden(new)
         at = records.KEYSETS + (new.version & 1) * 2
         records.save(self.port.part, at, 2, records.KIND_KEYSET, new.version & 0x7FFFFFFF, new.document)
-        self.ledger.append(KEYSET, 0, 0, new.version, new.issued_at, new.digest)
+        self.ledger.append(log.KEYSET, 0, 0, new.version, new.issued_at, new.digest)
         return new
 
     def _scrub_forbidden(self, trusted) -> None:
@@ -512,25 +450,25 @@ class Engine:
             record = records.load_slot(self.port.part, FW, slot)
             code = self._forbidden(trusted, FW, record) if record else 0
             if code and slot != self.port.running:
-                if self.state.phase == IDLE and not is_blank(self.port.fw[slot], 0):
+                if self.state.phase == log.IDLE and not is_blank(self.port.fw[slot], 0):
                     self.port.fw[slot].erase(0)
             elif code and self.state.degraded != code:
-                self.ledger.append(DEGRADED, 0, code)
+                self.ledger.append(log.DEGRADED, 0, code)
 
     def begin(self) -> list:
         """Opens the accepted update for writing; returns per component the offset to go on from (bytes)."""
         self._open()
         plan, state, port = self.plan, self.state, self.port
         if plan is None:
-            raise Refused(NOTHING)
+            raise Refused(reasons.NOTHING)
         mask, slots = _mask(plan), self._target_slots()
-        resume = state.phase == FETCHING and (state.manifest, state.mask, state.slots) == (plan.digest, mask, slots)
-        if state.phase == FETCHING and not resume:
-            raise Refused(BUSY)
+        resume = state.phase == log.FETCHING and (state.manifest, state.mask, state.slots) == (plan.digest, mask, slots)
+        if state.phase == log.FETCHING and not resume:
+            raise Refused(reasons.BUSY)
         otadata.normalise(port.otadata, port.running)
         records.save(port.part, records.STAGED, 1, records.KIND_STAGED, 0, self._envelope)
         tries = min(state.tries(plan.digest) + 1, 255)
-        self.ledger.append(FETCH, mask, slots, plan.sequence, 0, plan.digest, tries)
+        self.ledger.append(log.FETCH, mask, slots, plan.sequence, 0, plan.digest, tries)
         self._at = list(state.progress)
         self._redo = [offset + CHUNK for offset in self._at] if resume else [0, 0]
         return self._at
@@ -540,9 +478,9 @@ class Engine:
         target = self._target(component)
         size = len(buf)
         if off != self._at[component] or off + size > target.size or not 0 < size <= SECTOR:
-            raise Refused(IMAGE_SIZE)
+            raise Refused(reasons.IMAGE_SIZE)
         if size < SECTOR and off + size != target.size:
-            raise Refused(IMAGE_SIZE)
+            raise Refused(reasons.IMAGE_SIZE)
         slot = self.port.fw[1 - self.port.running] if component == FW else self.port.app[self._spare()]
         if component == FW and off == 0:
             image.check_header(buf, self.port.config.CHIP, self.port.revision)
@@ -555,46 +493,46 @@ class Engine:
         off += size
         self._at[component] = off
         if off % CHUNK == 0 or off == target.size:
-            self.ledger.append(PROGRESS, component, 0, off)
+            self.ledger.append(log.PROGRESS, component, 0, off)
 
     def _target(self, component: int):
-        if self.plan and self.state.phase == FETCHING and self.state.manifest == self.plan.digest:
+        if self.plan and self.state.phase == log.FETCHING and self.state.manifest == self.plan.digest:
             for target in self.plan.targets:
                 if target.component == component:
                     return target
-        raise Refused(NOTHING)
+        raise Refused(reasons.NOTHING)
 
     def stage(self) -> None:
         """Checks the complete update in flash and records it as staged; `machine.reset()` then starts the swap."""
         plan = self.plan
         if plan is None:
-            raise Refused(NOTHING)
+            raise Refused(reasons.NOTHING)
         for target in plan.targets:
             if self._at[self._target(target.component).component] != target.size:
-                raise Refused(TRUNCATED)
+                raise Refused(reasons.TRUNCATED)
         try:
             self._verify(plan)
         except Refused as refused:
             self.abort(refused.code)
             raise
-        self.ledger.append(STAGED, self.state.mask, self.state.slots, plan.sequence, 0, plan.digest)
+        self.ledger.append(log.STAGED, self.state.mask, self.state.slots, plan.sequence, 0, plan.digest)
 
     def abort(self, code: int) -> None:
         """Gives up the update that is being fetched or is staged, with a reason."""
-        if self.state.phase not in (FETCHING, READY):
-            raise Refused(NOT_STAGED)
+        if self.state.phase not in (log.FETCHING, log.READY):
+            raise Refused(reasons.NOT_STAGED)
         self._drop(code)
 
     def confirm(self) -> int:
         """Ends the trial well; 0, or the reason why there is nothing to confirm (then nothing was written)."""
         state, port = self.state, self.port
-        if state.phase not in (TRYING, SEALING):
-            return NOTHING
+        if state.phase not in (log.TRYING, log.SEALING):
+            return reasons.NOTHING
         expected = state.slots & 15 if state.mask & 1 else state.chosen
         if port.running != expected or otadata.selected(port.otadata)[0] != port.running:
-            return NOT_SELECTED
-        if state.phase == TRYING:
-            self.ledger.append(CONFIRMING)
+            return reasons.NOT_SELECTED
+        if state.phase == log.TRYING:
+            self.ledger.append(log.CONFIRMING)
         self._seal()
         return 0
 
@@ -609,19 +547,19 @@ class Engine:
         if state.permit:
             record = records.load_slot(port.part, FW, 1 - port.running)
             if record:
-                self.ledger.append(ABANDONED, 0, 0, record.sequence, 0, record.digest)
+                self.ledger.append(log.ABANDONED, 0, 0, record.sequence, 0, record.digest)
         else:
             for component in (FW, APP):
                 if state.mask >> component & 1:
                     counters[component] = max(counters[component], state.sequence)
-        self.ledger.append(CONFIRMED, port.running, 0, counters[FW], counters[APP], state.manifest)
+        self.ledger.append(log.CONFIRMED, port.running, 0, counters[FW], counters[APP], state.manifest)
 
     def fail(self, code: int) -> None:
         """The application found its own image unhealthy: back to the old one, with the reason. Does not return."""
         state, port = self.state, self.port
-        if state.phase != TRYING:
-            raise Refused(NOTHING)
-        self.ledger.append(FAILED, 0, code, state.sequence, 0, state.manifest)
+        if state.phase != log.TRYING:
+            raise Refused(reasons.NOTHING)
+        self.ledger.append(log.FAILED, 0, code, state.sequence, 0, state.manifest)
         otadata.normalise(port.otadata, state.chosen)
         port.reset()
 
@@ -630,7 +568,7 @@ class Engine:
     def nonce(self) -> int:
         """The nonce that the next rollback permit must carry; drawn when there is none."""
         if not self.state.nonce:
-            self.ledger.append(NONCE, 0, 0, int.from_bytes(urandom(7), "big") + 1)
+            self.ledger.append(log.NONCE, 0, 0, int.from_bytes(urandom(7), "big") + 1)
         return self.state.nonce
 
     def rollback(self, permit) -> None:
@@ -645,22 +583,22 @@ class Engine:
         index, payload = cose.open_sign1(permit, [key for key, _, _ in operators], trusted.revoked_keys)
         _, rights, classes = operators[index]
         if RIGHT_ROLLBACK not in rights or (classes is not None and set(classes).isdisjoint(port.classes)):
-            raise Refused(KEY_RIGHTS)
+            raise Refused(reasons.KEY_RIGHTS)
         reader, order = Reader(payload), []
         for key in reader.int_keys(5):
             order.append((key, reader.uint() if key in (1, 3, 4) else bytes(reader.bstr())))
         reader.done()
         expected = [(1, RIGHT_ROLLBACK), (2, port.device), (3, self.state.nonce)]
         if order[:3] != expected or not self.state.nonce or [key for key, _ in order[3:]] != [4, 5]:
-            raise Refused(PERMIT)
+            raise Refused(reasons.PERMIT)
         if order[3][1] <= self.now():
-            raise Refused(PERMIT_EXPIRED)
+            raise Refused(reasons.PERMIT_EXPIRED)
         slot = 1 - port.running
         record = records.load_slot(port.part, FW, slot)
-        if self.state.phase != IDLE or not record or record.manifest != order[4][1] or self._unfit(slot):
-            raise Refused(PERMIT_TARGET)
+        if self.state.phase != log.IDLE or not record or record.manifest != order[4][1] or self._unfit(slot):
+            raise Refused(reasons.PERMIT_TARGET)
         otadata.normalise(port.otadata, port.running)
-        self.ledger.append(ROLLBACK, 1, slot, record.sequence, 0, record.manifest)
+        self.ledger.append(log.ROLLBACK, 1, slot, record.sequence, 0, record.manifest)
         self._attempt(1)
         port.reset()
 
@@ -671,7 +609,7 @@ class Engine:
             "running": self.port.running,
             "chosen": state.chosen,
             "phase": state.phase,
-            "trial": state.phase in (TRYING, SEALING),
+            "trial": state.phase in (log.TRYING, log.SEALING),
             "counters": tuple(state.counters),
             "pair": pair[:3] if pair else None,
             "keyset": max(state.keyset[0], keyset.parse(self.port.config.KEYSET).version),
