@@ -221,3 +221,59 @@ def test_below_the_hardware_floor_nothing_is_chosen_and_the_device_says_so(desk)
     up = desk.power_on()
     assert reasons.name(up.decision.degraded) == "FLOOR"
     assert refusal(fetch, up.engine, UPDATE.envelope, UPDATE.payloads) == "FLOOR"
+
+
+@pytest.mark.requirement("UPC05")
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"revoked_manifests": (UPDATE.plan.digest,)}, "MANIFEST_REVOKED"),
+        ({"limits": {"fw": (3, 100), "app": (0, 100)}}, "FLOOR"),
+    ],
+)
+def test_a_key_set_that_forbids_the_running_image_degrades_it_and_lets_it_run(updated, changes, name):
+    desk, up = updated
+    up.engine.accept_keyset(desk.keys.next(**changes).document)
+    up = desk.power_on()
+    assert (up.running, reasons.name(up.decision.degraded)) == (1, name)
+    up = update(desk, make(4, {FW: NEWER}))
+    up.engine.confirm()
+    assert desk.power_on().decision.degraded == 0
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_key_set_that_forbids_the_idle_image_makes_it_unbootable(updated):
+    desk, up = updated
+    up.engine.accept_keyset(desk.keys.next(limits={"fw": (2, 100), "app": (0, 100)}).document)
+    assert desk.flash.read(0x10000, 4096) == b"\xff" * 4096
+    order = permit(desk, up)
+    assert refusal(up.engine.rollback, order) == "PERMIT_TARGET"
+
+
+def test_no_key_set_is_accepted_during_a_trial(desk):
+    assert refusal(update(desk).engine.accept_keyset, desk.keys.next().document) == "TRIAL"
+
+
+def test_a_device_that_slept_follows_a_chain_of_key_sets_one_link_at_a_time(desk):
+    engine = desk.power_on().engine
+    second = desk.keys.next()
+    third = second.next()
+    assert refusal(engine.accept_keyset, third.document) == "KEYSET_VERSION"
+    assert [engine.accept_keyset(one.document).version for one in (second, third)] == [2, 3]
+    assert desk.power_on().engine.keyset().version == 3
+
+
+def test_a_lost_key_set_is_fetched_again_and_nothing_is_installed_meanwhile(desk):
+    engine = desk.power_on().engine
+    second = desk.keys.next()
+    third = second.next()
+    for one in (second, third):
+        engine.accept_keyset(one.document)
+    for sector in range(8, 12):
+        desk.part("sekisho").erase(sector)
+    engine = desk.power_on().engine
+    assert refusal(engine.accept, UPDATE.envelope) == "NO_KEYSET"
+    assert engine.accept_keyset(second.document).version == 2
+    assert refusal(engine.accept, UPDATE.envelope) == "NO_KEYSET"
+    engine.accept_keyset(third.document)
+    assert engine.accept(UPDATE.envelope).sequence == 2

@@ -101,7 +101,7 @@ def test_the_engine_reads_what_the_desk_wrote(release, chosen):
     assert plan.sequence == release.sequence
     assert plan.digest == suit.decode(envelope).digest.value
     assert plan.use_before == release.use_before
-    assert plan.key == min(chosen)
+    assert plan.key == SIGNERS[min(chosen)].key_id
     assert [tuple(target) for target in plan.targets] == [
         (boot.NAMES.index(c.name), c.digest, c.size, c.uri) for c in release.components
     ]

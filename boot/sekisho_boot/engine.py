@@ -33,6 +33,7 @@ MAX_RUNS = const(8)  # engine runs within one attempt: wakes from deep sleep and
 MAX_FAULTS = const(4)  # engine runs on one staged update that did not end
 CHUNK = const(65536)  # progress is recorded after so many bytes
 
+_FORBIDDEN = (reasons.MANIFEST_REVOKED, reasons.KEY_REVOKED, reasons.FLOOR)
 _ROLLBACK_YES = const(2)
 _ROLLBACK_NO = const(3)
 
@@ -126,6 +127,8 @@ class Engine:
         """The reason why the key set forbids choosing an image, or 0."""
         if record.manifest in trusted.revoked_manifests:
             return reasons.MANIFEST_REVOKED
+        if record.key in trusted.revoked_keys:
+            return reasons.KEY_REVOKED
         return reasons.FLOOR if record.sequence < trusted.limit(suit.NAMES[component])[0] else 0
 
     def _unfit(self, slot: int) -> int:
@@ -446,14 +449,15 @@ class Engine:
 
     def _scrub_forbidden(self, trusted) -> None:
         """Under a new key set: an idle image that became forbidden is made unbootable, a running one is degraded."""
+        state, port = self.state, self.port
         for slot in (0, 1):
-            record = records.load_slot(self.port.part, FW, slot)
+            record = records.load_slot(port.part, FW, slot)
             code = self._forbidden(trusted, FW, record) if record else 0
-            if code and slot != self.port.running:
-                if self.state.phase == log.IDLE and not is_blank(self.port.fw[slot], 0):
-                    self.port.fw[slot].erase(0)
-            elif code and self.state.degraded != code:
-                self.ledger.append(log.DEGRADED, 0, code)
+            if slot == port.running:
+                if code != state.degraded and (code or state.degraded in _FORBIDDEN):
+                    self.ledger.append(log.DEGRADED, 0, code)
+            elif code and state.phase == log.IDLE and not is_blank(port.fw[slot], 0):
+                port.fw[slot].erase(0)
 
     def begin(self) -> list:
         """Opens the accepted update for writing; returns per component the offset to go on from (bytes)."""

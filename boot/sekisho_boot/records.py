@@ -24,8 +24,8 @@ KIND_KEYSET = const(3)
 _MAGIC = b"SKB1"
 _VERSION = const(1)
 _HEADER = const(16)
-_PREFIX = "<BBHIQ32s32s"  # of a slot record: component, slot, unused, size, sequence, image digest, manifest digest
-PREFIX = const(80)
+_PREFIX = "<BBHIQ32s32s8s"  # component, slot, unused, size, sequence, image digest, manifest digest, key id
+PREFIX = const(88)
 
 
 def load(part, sector: int, sectors: int, kind: int):
@@ -57,7 +57,7 @@ class SlotRecord:
     """What a slot holds: ``size`` bytes with SHA-256 ``digest``, proved by ``envelope`` (verified when written)."""
 
     def __init__(self, payload: bytes) -> None:
-        _, _, _, self.size, self.sequence, self.digest, self.manifest = unpack_from(_PREFIX, payload)
+        _, _, _, self.size, self.sequence, self.digest, self.manifest, self.key = unpack_from(_PREFIX, payload)
         self.envelope = payload[PREFIX:]
 
 
@@ -71,5 +71,5 @@ def load_slot(part, component: int, slot: int):
 
 def save_slot(part, component: int, slot: int, target, plan, envelope: bytes) -> None:
     """Writes the record of a slot for one verified target of a plan."""
-    prefix = pack(_PREFIX, component, slot, 0xFFFF, target.size, plan.sequence, target.digest, plan.digest)
+    prefix = pack(_PREFIX, component, slot, 0xFFFF, target.size, plan.sequence, target.digest, plan.digest, plan.key)
     save(part, SLOT_RECORDS + 2 * component + slot, 1, KIND_SLOT, 0, prefix + envelope)

@@ -21,7 +21,7 @@ from micropython import const
 
 from . import reasons
 from .cbor import ARRAY, SIMPLE, TRUE, UINT, Reader
-from .cose import verify_sign1
+from .cose import key_id, verify_sign1
 from .reasons import COMMAND, COMPONENT, ENVELOPE, LIMIT, MANIFEST, PARAMETER, SEVERABLE, Refused
 
 FW = const(0)
@@ -29,7 +29,7 @@ APP = const(1)
 NAMES = ("fw", "app")
 _IDENTIFIERS = (b"fw", b"app")
 
-MAX_ENVELOPE = const(4000)  # a sector less the header and prefix of its slot record (docs/flash-format.md)
+MAX_ENVELOPE = const(3992)  # a sector less the header and prefix of its slot record (docs/flash-format.md)
 MAX_BLOCKS = const(4)  # authentication blocks
 MAX_COMMANDS = const(64)  # commands in one sequence
 MAX_URI = const(255)
@@ -395,6 +395,6 @@ def check(envelope, keyset, identity, state, now: int) -> Plan:
         sequence,
         digest,
         [Target(p.component, p.values[_IMAGE], p.values[_SIZE], p.values.get(_URI)) for p in targets],
-        signers[0],
+        key_id(keyset.release_keys()[signers[0]]),
         min(times) if times else None,
     )

@@ -81,5 +81,5 @@ def make(
     signature = key.sign(encode(["Signature1", protected, b"", signed]))
     block = cbor2.dumps(cbor2.CBORTag(18, [protected, {4: key.key_id}, None, signature]))
     envelope = b"\xd8\x6b\xa2\x02" + encode(encode([signed, block])) + b"\x03" + encode(body)
-    plan = SimpleNamespace(sequence=sequence, digest=manifest_digest, targets=targets)
+    plan = SimpleNamespace(sequence=sequence, digest=manifest_digest, targets=targets, key=key.key_id)
     return Release(envelope, payloads, plan)
