@@ -199,8 +199,16 @@ ALGORITHMS = {
     5: "HMAC 256/256",
 }
 
-AnyKey = Ed25519PublicKey | ec.EllipticCurvePublicKey | bytes
-"""A key that can verify a block: Ed25519, P-256, or the bytes of an HMAC key."""
+
+@dataclass(frozen=True)
+class HmacKey:
+    """A shared secret for COSE_Mac0."""
+
+    value: bytes
+
+
+AnyKey = Ed25519PublicKey | ec.EllipticCurvePublicKey | HmacKey
+"""A key that can verify a block."""
 
 
 @dataclass(frozen=True)
@@ -263,9 +271,9 @@ def parse_block(data: bytes) -> Block:
 
 def verify_block(block: Block, payload: bytes, key: AnyKey) -> bool:
     """Whether *key* made *block* over the detached *payload*: Ed25519, ES256/ESP256 or HMAC 256/256."""
-    if block.tag == TAG_MAC0 and isinstance(key, bytes):
+    if block.tag == TAG_MAC0 and isinstance(key, HmacKey):
         data = encode(["MAC0", block.protected, b"", payload])
-        return block.algorithm == 5 and hmac.compare_digest(hmac.digest(key, data, "sha256"), block.signature)
+        return block.algorithm == 5 and hmac.compare_digest(hmac.digest(key.value, data, "sha256"), block.signature)
     if block.tag != TAG_SIGN1:
         return False
     data = sign1_input(block.protected, payload)

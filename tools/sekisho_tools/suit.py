@@ -809,11 +809,9 @@ def _manifest(data: bytes, envelope: Mapping[int, bytes]) -> Manifest:
     )
 
 
-def verify(envelope: Envelope, keys: Sequence[cose.AnyKey]) -> list[int]:
-    """The indices of the *keys* (32-byte Ed25519 public keys or `cryptography` objects) that signed *envelope*."""
-    objects = [
-        Ed25519PublicKey.from_public_bytes(key) if isinstance(key, bytes) and len(key) == 32 else key for key in keys
-    ]
+def verify(envelope: Envelope, keys: Sequence[bytes | cose.AnyKey]) -> list[int]:
+    """The indices of the *keys* (32-byte Ed25519 public keys, or key objects) that signed *envelope*."""
+    objects = [Ed25519PublicKey.from_public_bytes(key) if isinstance(key, bytes) else key for key in keys]
     return [
         index
         for index, key in enumerate(objects)
