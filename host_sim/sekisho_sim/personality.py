@@ -105,7 +105,8 @@ def _package(directory: Path) -> dict[str, str]:
 
 
 @cache
-def _default_sources() -> Mapping[str, str]:
+def default_sources() -> Mapping[str, str]:
+    """The modules of this repository that production firmware freezes in: path -> text."""
     sources = {**_package(BOOT), **_package(LIB)}
     for name in FIRMWARE_SCRIPTS:
         if (FIRMWARE / name).exists():
@@ -132,7 +133,7 @@ class Personality:
 
     def sources(self) -> dict[str, str]:
         """Every frozen module: path -> text."""
-        sources = dict(_default_sources()) if self.default and self.start == FROZEN else {}
+        sources = dict(default_sources()) if self.default and self.start == FROZEN else {}
         for tree in self.trees:
             sources.update(_package(tree))
         sources.update(self.modules)
