@@ -1,0 +1,203 @@
+"""Keys in a PKCS#11 token, on SoftHSM2. Needs python-pkcs11 and Debian's softhsm2; says so where they are missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.cli import Runner
+from sekisho_tools import ceremony, cose, keys, keyset, pkcs11_keys
+from sekisho_tools.errors import ToolError
+
+MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/libsofthsm2.so")
+PIN = "87654321"
+
+
+@pytest.fixture(scope="module")
+def soft_hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The module path, with two tokens ``desk`` and ``safe`` in a directory of their own."""
+    pytest.importorskip("pkcs11", reason="needs python-pkcs11 (pip install 'sekisho[pkcs11]')")
+    module = next((path for path in MODULES if Path(path).exists()), None)
+    tool = shutil.which("softhsm2-util")
+    if module is None or tool is None:
+        pytest.skip("needs SoftHSM2 (apt-get install softhsm2)")
+    directory = tmp_path_factory.mktemp("softhsm")
+    (directory / "tokens").mkdir()
+    (directory / "softhsm2.conf").write_text(f"directories.tokendir = {directory / 'tokens'}\nlog.level = ERROR\n")
+    before = {name: os.environ.get(name) for name in ("SOFTHSM2_CONF", pkcs11_keys.MODULE_VARIABLE)}
+    os.environ["SOFTHSM2_CONF"] = str(directory / "softhsm2.conf")
+    os.environ[pkcs11_keys.MODULE_VARIABLE] = module
+    for token in ("desk", "safe"):
+        line = ("--init-token", "--free", "--label", token, "--so-pin", "12345678", "--pin", PIN)
+        subprocess.run([tool, *line], check=True, capture_output=True)
+    yield module
+    pkcs11_keys.close()
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture
+def run(
+    soft_hsm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Runner]:
+    """Runs a command line in a directory of its own; the tokens are empty before, and logged out after."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    yield Runner(capfd, monkeypatch)
+    pkcs11_keys.close()
+    for token in ("desk", "safe"):
+        uri = pkcs11_keys.parse_uri(f"pkcs11:token={token}")
+        session = pkcs11_keys._login(uri, keys.Passphrases(ask=lambda _: PIN))
+        for one in list(session.get_objects()):
+            one.destroy()
+    pkcs11_keys.close()
+
+
+ROOT = "pkcs11:token=desk;object=root-1"
+GENERATE = f"keys generate {ROOT} --role root --env release"
+
+
+@pytest.mark.requirement("UPC11", "ORG08")
+def test_a_key_is_made_on_the_token_and_signs_a_key_set(run: Runner) -> None:
+    made = run(GENERATE, PIN)
+    assert made.code == 0, made.err
+    told = keys.load_statement("keys/root-1.pub")
+    assert (told.role, told.environment) == ("root", "release")
+    assert keys.load_statement(ROOT) == told
+    assert run("keys generate pkcs11:token=safe;object=rel --role release --env release", PIN).code == 0
+    pkcs11_keys.close()
+    created = run(f"keyset create k.cose --root {ROOT} --release keys/rel.pub", PIN)
+    assert created.code == 0, created.err
+    assert keyset.verify(Path("k.cose").read_bytes()).roots == (told.public_key,)
+    assert told.key_id.hex() in run("log verify keys/signing-log.jsonl").out
+
+
+@pytest.mark.requirement("UPC11")
+def test_the_private_key_never_leaves_the_token(run: Runner) -> None:
+    import pkcs11
+
+    run(GENERATE, PIN)
+    signer = keys.open_signer(ROOT, keys.Passphrases(ask=lambda _: PIN))
+    assert isinstance(signer, pkcs11_keys.TokenSigner)
+    private = signer._private
+    assert private[pkcs11.Attribute.SENSITIVE]
+    assert not private[pkcs11.Attribute.EXTRACTABLE]
+    with pytest.raises(pkcs11.exceptions.PKCS11Error):
+        private[pkcs11.Attribute.VALUE]
+    assert not list(Path("keys").glob("*.key"))
+
+
+def test_token_and_file_keys_sign_one_ceremony(run: Runner) -> None:
+    assert run(f"keys generate {ROOT} --role root --env release", PIN).code == 0
+    phrase = "correct horse battery"
+    assert run("keys generate root-2 --role root --env release", phrase).code == 0
+    assert run("keys generate rel --role release --env release", phrase).code == 0
+    assert (
+        run("keyset draft r --root keys/root-1.pub --root keys/root-2.pub --threshold 2 --release keys/rel.pub").code
+        == 0
+    )
+    digest = ceremony.read_request(Path("r")).digest
+    assert run(f"keyset sign r --key {ROOT} --expect {digest}", PIN).code == 0
+    assert run(f"keyset sign r --key keys/root-2.key --expect {digest}", phrase).code == 0
+    signatures = " ".join(str(path) for path in Path().glob("r.*.signature"))
+    assert run(f"keyset assemble r {signatures} --out k.cose").code == 0
+    assert keyset.verify(Path("k.cose").read_bytes()).threshold == 2
+
+
+@pytest.mark.requirement("ORG08")
+def test_a_wrong_pin_is_told_and_never_retried(run: Runner) -> None:
+    run(GENERATE, PIN)
+    pkcs11_keys.close()
+    asked = []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "00000000"
+
+    with pytest.raises(ToolError, match=r"PIN.*few are left"):
+        keys.open_signer(ROOT, keys.Passphrases(ask=ask))
+    assert len(asked) == 1
+    assert keys.open_signer(ROOT, keys.Passphrases(ask=lambda _: PIN))  # a right one resets the count
+
+
+def test_the_last_pin_try_is_never_spent(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = pkcs11_keys.parse_uri(ROOT)
+
+    class Token:
+        flags = 0x2_0000
+
+        def open(self, **_: object) -> None:
+            pytest.fail("the PIN was tried")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pkcs11_keys, "_token", lambda _: Token())
+        with pytest.raises(ToolError, match="PIN_FINAL_TRY"):
+            pkcs11_keys._login(uri, keys.Passphrases(ask=lambda _: PIN))
+        Token.flags = 0x4_0000
+        with pytest.raises(ToolError, match="PIN_LOCKED"):
+            pkcs11_keys._login(uri, keys.Passphrases(ask=lambda _: PIN))
+
+
+def test_a_token_removed_in_the_middle_signs_nothing(run: Runner) -> None:
+    run(GENERATE, PIN)
+    signer = keys.open_signer(ROOT, keys.Passphrases(ask=lambda _: PIN))
+    pkcs11_keys.close()  # what removing it does to its sessions
+    with pytest.raises(ToolError, match="TOKEN"):
+        signer.sign(b"data")
+
+
+def test_what_is_not_there_is_named(run: Runner) -> None:
+    assert run("keys show pkcs11:token=none;object=a").error == "TOKEN"
+    assert run("keys show pkcs11:token=desk;object=none").error == "KEY_UNKNOWN"
+    assert run("keys show pkcs11:token=desk;object=a?module-path=/nonexistent.so").error == "TOKEN"
+    for uri in ("pkcs11:", "pkcs11:object=a", "pkcs11:token", "pkcs11:token=a;pin=1", "pkcs11:token=a?pin-value=1"):
+        assert run(f"keys show {uri}").error == "KEY_URI", uri
+
+
+def test_a_token_key_is_never_overwritten_and_listed(run: Runner) -> None:
+    run(GENERATE, PIN)
+    Path("keys/root-1.pub").rename("keys/away.pub")
+    assert run(GENERATE, PIN).error == "KEY_EXISTS"
+    listed = json.loads(run("keys list --token pkcs11:token=desk --json").out)
+    assert [(one["label"], one["protection"]) for one in listed] == [("root-1", "token")]
+
+
+def test_roles_and_environments_hold_on_tokens_too(run: Runner) -> None:
+    run(GENERATE, PIN)
+    passphrases = keys.Passphrases(ask=lambda _: pytest.fail("asked for the PIN of a key that is of no use here"))
+    with pytest.raises(ToolError, match="KEY_ROLE"):
+        keys.open_signer(ROOT, passphrases, role="release")
+    with pytest.raises(ToolError, match="KEYSET_ENVIRONMENT"):
+        keys.open_signer(ROOT, passphrases, environment="development")
+
+
+def test_a_swapped_statement_on_the_token_is_noticed(run: Runner) -> None:
+    import pkcs11
+
+    run(GENERATE, PIN)
+    run("keys generate pkcs11:token=desk;object=other --role root --env release", PIN)
+    uri = pkcs11_keys.parse_uri(ROOT)
+    session = pkcs11_keys._login(uri, keys.Passphrases(ask=lambda _: PIN))
+    data = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.DATA}
+    held = {one[pkcs11.Attribute.LABEL]: one for one in session.get_objects(data)}
+    held["root-1"].destroy()
+    held["other"].copy({pkcs11.Attribute.LABEL: "root-1"})
+    with pytest.raises(ToolError, match="KEY_STATEMENT"):
+        keys.open_signer(ROOT, keys.Passphrases(ask=lambda _: PIN))
+
+
+def test_destroying_a_token_key_needs_its_key_id(run: Runner) -> None:
+    run(GENERATE, PIN)
+    told = keys.load_statement(ROOT)
+    assert run(f"keys destroy {ROOT} --key-id {'00' * 8}", PIN).error == "KEY_UNKNOWN"
+    assert run(f"keys destroy {ROOT} --key-id {told.key_id.hex()}", PIN).code == 0
+    assert run(f"keys show {ROOT}").error == "KEY_UNKNOWN"
+    assert cose.key_id(told.public_key) == told.key_id
