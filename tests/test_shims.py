@@ -16,7 +16,9 @@ from helpers.images import app, flash_with
 from helpers.simulated import Bench, boots, causes
 from sekisho_sim.bootloader import NEW, PENDING, VALID, Entry, read_entries
 from sekisho_sim.device import machine
-from sekisho_sim.flash import Flash
+from sekisho_sim.efuse import Efuse
+from sekisho_sim.flash import Flash, MemPart
+from sekisho_sim.nvs import mount
 from sekisho_sim.world import Network
 from sekisho_tools.layout import parse_csv
 
@@ -204,6 +206,74 @@ def test_partition_behind_the_table_appears_as_vfs(bench: Bench) -> None:
     assert ask(bench, "of('vfs').info()", flash=bare) == ["(1, 129, 245760, 802816, 'vfs', False)"]
 
 
+# -- esp32.NVS ------------------------------------------------------------------------------------------------------
+
+NVS = """
+from esp32 import NVS
+def error(call):
+    try:
+        return call()
+    except Exception as e:
+        return type(e).__name__, e.args
+n = NVS("app")
+"""
+
+
+def test_nvs_keeps_values_in_the_real_format_over_a_reset(bench: Bench) -> None:
+    main = (
+        NVS
+        + """
+import machine
+if machine.reset_cause() == 1:
+    n.set_i32("count", -7)
+    n.set_blob("key", b"\\0binary\\0")
+    n.commit()
+    machine.reset()
+buf = bytearray(20)
+print(n.get_i32("count"), n.get_blob("key", buf), bytes(buf[:8]))
+n.erase_key("count")
+print(error(lambda: n.get_i32("count")))
+"""
+    )
+    world = bench.world(main, flash=flash())
+    _, last = boots(world)
+    assert last.console.splitlines() == [
+        "-7 8 b'\\x00binary\\x00'",
+        "('OSError', (-4354, 'ESP_ERR_NVS_NOT_FOUND'))",
+    ]
+    part = MemPart(0x4000, Flash(bytearray(world.flash_path.read_bytes())), 0x9000)
+    assert mount(part)[0].dump() == {"app": {"key": b"\0binary\0"}}
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("error(lambda: n.set_i32('k', 2**31))[0]", "OverflowError"),
+        ("error(lambda: n.set_i32('k', -2**31 - 1))[0]", "OverflowError"),
+        ("n.set_i32('k', -2**31), n.get_i32('k')", "None -2147483648"),
+        ("error(lambda: n.set_i32('k' * 16, 1))", "('OSError', (-4361, 'ESP_ERR_NVS_KEY_TOO_LONG'))"),
+        ("error(lambda: NVS('n' * 16))[1]", "(-4358, 'ESP_ERR_NVS_INVALID_NAME')"),
+        (
+            "n.set_blob('b', bytes(9)), error(lambda: n.get_blob('b', bytearray(8)))",
+            "None ('OSError', (-4364, 'ESP_ERR_NVS_INVALID_LENGTH'))",
+        ),
+    ],
+)
+def test_nvs_limits(bench: Bench, expression: str, answer: str) -> None:
+    assert bench.printed(NVS + f"print({expression})", flash=flash()) == [answer]
+
+
+def test_nvs_write_can_be_cut_between_its_programs(bench: Bench) -> None:
+    main = NVS + "print(n.set_i32('a', 1))"
+    whole = machine().run(bench.world(main, flash=flash()))
+    assert len(whole.ops) >= 4
+    for number in range(len(whole.ops)):
+        world = bench.world(main, flash=flash())
+        result = machine().run(world, cut=number)
+        assert (result.cause, result.console) == ("cut", "")
+        assert machine().run(world).console == "None\n"
+
+
 # -- machine --------------------------------------------------------------------------------------------------------
 
 
@@ -279,8 +349,7 @@ machine.reset() if machine.reset_cause() == 1 else None
     world = bench.world(main, flash=flash())
     assert [result.console.split() for result in boots(world)] == [["0", "1"], ["1", "3"]]
     assert world.efuse.secure_version == 2
-    image = (world.directory / "efuse.bin").read_bytes()
-    assert image[0x78 + 16] == 3
+    assert Efuse.open(world.directory / "efuse.bin").secure_version == 2
 
 
 def test_unique_id_is_the_mac_in_the_efuses(bench: Bench) -> None:

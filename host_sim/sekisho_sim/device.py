@@ -24,10 +24,10 @@ from sekisho_tools.errors import ToolError
 from sekisho_tools.imagefile import CHIPS, Chip
 from sekisho_tools.layout import Partition
 
-from . import bootloader, ota
+from . import bootloader, nvs, ota
 from .bootloader import BootResult, Cause
 from .driver import Driver, Managed, Spec, default_driver
-from .flash import Flash, Op, PowerCutError, decode_ops, encode_ops, tear
+from .flash import Flash, MemPart, Op, PowerCutError, decode_ops, encode_ops, tear
 from .ota import EspError
 from .personality import STOCK, Personality, Tree, shims
 from .shims import _sim_layout as at
@@ -494,7 +494,7 @@ class _Host:
     def __init__(self, flash: Flash, boot: BootResult, world: World) -> None:
         assert boot.table is not None
         self.flash, self.table, self.world = flash, boot.table, world
-        self.boot = boot
+        self._store: nvs.Nvs | None = None
 
     def answer(self, what: int, payload: bytes) -> bytes:
         """The answer to request *what*; raises EspError."""
@@ -530,8 +530,30 @@ class _Host:
         found = imagefile.find_bootloader(self.flash.read(0, 0x8000))
         return found[0] if found else CHIPS["esp32"]
 
-    def _nvs(self, payload: bytes) -> bytes:  # noqa: ARG002
-        raise EspError(0x1101, "ESP_ERR_NVS_NOT_INITIALIZED")
+    def _nvs(self, payload: bytes) -> bytes:
+        """NVS: *payload* is a verb, then the namespace (its name for open, else its index), key and value."""
+        verb, handle, key, value = [*payload.split(b"\0", 3), b"", b"", b""][:4]
+        try:
+            if self._store is None:
+                part = self.table.get("nvs")
+                if part is None:
+                    raise EspError(0x1101, "ESP_ERR_NVS_NOT_INITIALIZED")
+                self._store, _ = nvs.mount(MemPart(part.size, self.flash, part.offset))
+            if verb == b"open":
+                return b"%d" % self._store.open(handle.decode())
+            return self._nvs_call(self._store, verb.decode(), int(handle), key.decode(), value)
+        except OSError as error:
+            raise EspError(-error.args[0], error.args[1]) from None
+
+    @staticmethod
+    def _nvs_call(store: nvs.Nvs, verb: str, namespace: int, key: str, value: bytes) -> bytes:
+        if verb in ("get_i32", "get_blob"):
+            return store.get(namespace, key, nvs.I32 if verb == "get_i32" else nvs.BLOB_INDEX)
+        if verb in ("set_i32", "set_blob"):
+            store.set(namespace, key, nvs.I32 if verb == "set_i32" else nvs.BLOB_INDEX, value)
+        else:
+            store.erase_key(namespace, key)
+        return b""
 
 
 def no_cut(count: int, cause: str) -> ToolError:
