@@ -214,10 +214,8 @@ class Ledger:
         self._room = [_SLOTS, _SLOTS]  # first free record of each bank; _SLOTS: the bank must be rewritten
         self._load()
 
-    def _read(self, bank: int) -> list:
+    def _read(self, bank: int, buf) -> list:
         """The valid records of a bank as (n, bytes); notes counters, foreign records and the free room."""
-        buf = bytearray(SECTOR)
-        self.part.read(bank * SECTOR, buf)
         view, records, room = memoryview(buf), [], 0
         for slot in range(_SLOTS):
             raw = view[slot * RECORD : (slot + 1) * RECORD]
@@ -238,7 +236,15 @@ class Ledger:
         return records
 
     def _load(self) -> None:
-        banks = [self._read(0), self._read(1)]
+        buf, twin = bytearray(SECTOR), bytearray(SECTOR)
+        self.part.read(0, buf)
+        self.part.read(SECTOR, twin)
+        banks = [self._read(0, buf)]
+        if buf == twin:  # the usual case: half the work at every boot
+            banks.append(banks[0])
+            self._room[1] = self._room[0]
+        else:
+            banks.append(self._read(1, twin))
         marks = [_complete(records) for records in banks]
         base = 0 if marks[0] >= marks[1] else 1
         self.lost = marks[base] == (0, 0)
