@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -360,3 +361,35 @@ def test_nothing_is_signed_when_the_log_cannot_be_written(run: Runner, monkeypat
     assert "no space left" in done.err
     assert not list(Path().glob("*.signature"))
     assert LOG.stat().st_size == size
+
+
+# -- the guide ----------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_two_person_company_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], repo: Path
+) -> None:
+    """The commands are taken from docs/keys.md, line by line."""
+    monkeypatch.chdir(tmp_path)
+    run = Runner(capfd, monkeypatch)
+    page = (repo / "docs" / "keys.md").read_text()
+    part = page[page.index("## The two-person company") : page.index("For development, one command")]
+    lines = re.findall(r"^ {8}sekisho (.*?)(?:\s+#.*)?$", part.replace("\\\n", ""), re.MULTILINE)
+    phrase = "correct horse battery"
+    for name in ("root-2", "root-3"):
+        assert run(f"keys generate {name} --role root --env release", phrase).code == 0
+    (tmp_path / "stick").mkdir()
+    root_3 = key_id("root-3")
+    for line in lines:
+        line = (
+            line.replace("/media/stick", "stick").replace(" --passphrase-fd 3", "").replace("58b41ff17a7078c8", root_3)
+        )
+        line = re.sub(r"'[^']*'", lambda quoted: quoted.group().replace("'", "").replace(" ", "_"), line)
+        if "*.signature" in line:
+            line = line.replace("k1.request.*.signature", " ".join(map(str, Path().glob("k1.request.*.signature"))))
+        takes_passphrase = line.startswith(("keys generate", "keys backup", "keyset sign"))
+        done = run(line, *([phrase] if takes_passphrase else []), answer="y\n")
+        assert done.code == 0, f"{line}: {done.err}"
+    assert len(lines) == 8
+    assert keyset.verify(Path("keyset-1.cose").read_bytes()).threshold == 2
+    assert not Path("keys/root-3.key").exists()

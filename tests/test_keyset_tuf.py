@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import cbor2
 import pytest
-from helpers.keys import ISSUED, YEAR, MadeKeySet, make_keyset, signer
+from helpers.keys import CLASS, ISSUED, YEAR, MadeKeySet, make_keyset, signer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sekisho_boot import keyset, reasons
-from sekisho_tools import cose
+from sekisho_boot import suit as engine_suit
+from sekisho_tools import cose, suit
 from sekisho_tools import keyset as desk
 from sekisho_tools.errors import ToolError
 
@@ -287,22 +289,47 @@ def test_revoked_release_key_never_returns() -> None:
     assert refusal(held, revoked.next(revoked_keys=()).document) == "KEYSET_KEY_REUSE"
 
 
+def verdict(held: keyset.KeySet, key: cose.MemorySigner, sequence: int, counter: int) -> str | None:
+    """How a device with *held* and this firmware counter answers a manifest of *sequence* signed by *key*."""
+    component = suit.Component.of("fw", b"firmware", "/payload/fw")
+    envelope = suit.strip(suit.encode(suit.Release(bytes(16), CLASS, sequence, (component,)), [key]))
+    identity = SimpleNamespace(vendor=bytes(16), classes=(CLASS,), device=None)
+    state = SimpleNamespace(counters=(counter, 0), running=(counter, 0))
+    try:
+        engine_suit.check(envelope, held, identity, state, ISSUED)
+    except reasons.Refused as refused:
+        return reasons.name(refused.code)
+    return None
+
+
 @pytest.mark.requirement("UPC05")
 def test_a_leaked_release_key_that_signed_the_highest_sequence_is_recovered_from() -> None:
-    """The ceiling holds the counter down; afterwards floor and ceiling move and the key is revoked."""
+    """The ceiling holds the counter down; afterwards the key is revoked, and floor and ceiling move."""
     made = make_keyset(release=2, limits={"fw": (0, 1000)})
+    leaked, good = made.release
     held = keyset.genesis(made.document)
-    floor, ceiling = held.limit("fw")
-    assert not floor <= 2**63 - 1 <= ceiling  # what the thief would like to sign
-    counter = ceiling  # the worst that the thief can do
-    mended = made.next(
-        release=made.content.release[1:], revoked_keys=(made.release[0].key_id,), limits={"fw": (counter, 2000)}
-    )
+    assert verdict(held, leaked, 2**63 - 1, 5) == "CEILING"
+    assert verdict(held, leaked, 1000, 5) is None  # the worst that the thief can do
+    mended = made.next(release=made.content.release[1:], revoked_keys=(leaked.key_id,), limits={"fw": (1001, 2000)})
     held = keyset.accept(held, mended.document)
-    floor, ceiling = held.limit("fw")
-    assert counter + 1 <= ceiling
-    assert floor >= counter
-    assert held.revoked(made.release[0].key_id)
+    for counter in (5, 1000):  # devices that did not take the thief's image, and those that did
+        assert verdict(held, leaked, 1001, counter) == "KEY_REVOKED"
+        assert verdict(held, good, 1000, counter) == "FLOOR"
+        assert verdict(held, good, 1001, counter) is None
+
+
+@pytest.mark.requirement("UPC05", "UPE11")
+def test_rights_of_a_release_key_hold_per_component_and_class() -> None:
+    for grants, expected in (({}, None), ({"components": ("app",)}, "KEY_RIGHTS"), ({"classes": (CLASS,)}, None)):
+        assert verdict(keyset.genesis(make_keyset(**grants).document), signer("release"), 2, 1) == expected
+    elsewhere = make_keyset(classes=(bytes(16),))
+    assert verdict(keyset.genesis(elsewhere.document), signer("release"), 2, 1) == "KEY_RIGHTS"
+
+
+@pytest.mark.requirement("UPC03", "UPC04")
+def test_a_device_of_the_release_environment_takes_no_development_release() -> None:
+    held = keyset.genesis(make_keyset(environment="release").document)
+    assert verdict(held, signer("development release"), 2, 1) == "KEY_UNKNOWN"
 
 
 @pytest.mark.requirement("STS09")
