@@ -12,6 +12,9 @@ if "sekisho_boot.engine" not in sys.modules:
     micropython.kbd_intr(-1)  # Ctrl-C must not stop the engine half-way
     port = decision = None
     try:
+        import sekisho_pack
+
+        sekisho_pack.mount()
         import sekisho_config
 
         for name in ("reasons", "cbor", "records", "sha512", "ed25519", "cose", "keyset", "suit", "ledger", "engine"):
@@ -20,6 +23,7 @@ if "sekisho_boot.engine" not in sys.modules:
         from sekisho_boot.engine import boot
         from sekisho_boot.port import Port
 
+        gc.collect()
         port = Port(sekisho_config)
         decision = boot(port)
     except Exception as error:

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from helpers import firmware, images, keys, releases
 from sekisho_sim import bootloader
+from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.flash import Flash, MemPart
+from sekisho_sim.personality import STOCK, Personalities, Personality
+from sekisho_sim.world import World
 from sekisho_tools import config, flashimage, imagefile, layout
 from sekisho_tools.errors import ToolError
 from sekisho_tools.identity import Identity
@@ -221,6 +224,35 @@ def test_device_code_compiles_for_the_chip() -> None:
     code = flashimage.compile_device(BOOT / "sekisho_boot" / "cbor.py")
     assert code[:4] == b"M\x06\x00\x1f"
     assert str(BOOT).encode() not in code
+
+
+def test_all_device_code_is_in_one_pack_that_leaves_room_on_vfs() -> None:
+    source = config.render(device())
+    files = flashimage.device_files(source)
+    pack = files[flashimage.PACK]
+    index, _, contents = pack.partition(b"\n\n")
+    rows = [line.split(" ") for line in index.decode().splitlines()]
+    modules = flashimage.device_modules(source)
+    assert [name for _, name in rows] == list(modules)
+    assert contents == b"".join(modules.values())
+    assert sum(int(size) for size, _ in rows) == len(contents)
+    assert {"boot.py", "main.py", flashimage.PACK, flashimage.PACK_READER} == set(files)
+    flashimage.make_littlefs(layout.load("4MiB")["vfs"].size, {**files, "application.py": bytes(16_000)}, "vfs")
+
+
+@pytest.mark.requirement("UPE01")
+def test_stock_image_starts_engine_and_agent_from_vfs(tmp_path: Path) -> None:
+    """Official MicroPython finds boot.py on `vfs`; from there on the engine runs as if it were frozen."""
+    app = images.app()
+    release = releases.envelope(app, IDENTITY, KEYSET.release[0], 7)
+    built = flashimage.build(inputs(app, mode=flashimage.STOCK, release=release))
+    stock = Personalities(Personality("stock", default=False, start=STOCK))
+    # Code loaded from files lies on the heap, and objects of the 64-bit build are twice as large as the chip's.
+    world = World.create(tmp_path / "world", built.data, personalities=stock, heap=256 * 1024)
+    results = list(power_cycle(world, max_boots=4, limits=Limits(seconds=20, until="NETWORK")))
+    assert [result.cause for result in results] == ["reset", "until"], "the first boot probes the bootloader"
+    assert "sekisho: fw slot 0, release 7" in results[-1].console
+    assert "Traceback" not in results[-1].console
 
 
 def test_config_source_runs_and_says_what_was_asked(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ SMALL_INT_BITS = 31
 """Most bits of a small integer that a `.mpy` may assume on a 32-bit chip."""
 STOCK_SOURCES = ("boot.py", "main.py")
 """What MicroPython itself starts; it wants sources there, so they stay short and import the rest."""
+PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
+"""All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
 DISK_VERSION = 0x00020000
 """littlefs 2.0, which every MicroPython that we support mounts."""
 SETTINGS = "sekisho.json"
@@ -93,21 +95,30 @@ def check_mpy(code: bytes, name: str) -> None:
         raise ToolError("MPY", f"{name} assumes small integers of {code[3]} bits; the chip has {SMALL_INT_BITS}.")
 
 
-def device_files(source: str) -> dict[str, bytes]:
-    """Everything stock mode puts on `vfs`: path -> content. *source* is the text of `sekisho_config`."""
-    files: dict[str, bytes] = {}
+def device_modules(source: str) -> dict[str, bytes]:
+    """Engine, library and configuration, compiled: path -> `.mpy`. *source* is the text of `sekisho_config`."""
+    modules: dict[str, bytes] = {}
     for root in (BOOT / "sekisho_boot", LIB / "sekisho"):
         for path in sorted(root.rglob("*.py")):
-            files[f"lib/{root.name}/{path.relative_to(root).with_suffix('.mpy').as_posix()}"] = compile_device(path)
+            modules[f"{root.name}/{path.relative_to(root).with_suffix('.mpy').as_posix()}"] = compile_device(path)
     with tempfile.TemporaryDirectory() as directory:
         module = Path(directory) / "sekisho_config.py"
         module.write_text(source)
-        files["lib/sekisho_config.mpy"] = compile_device(module)
+        modules["sekisho_config.mpy"] = compile_device(module)
+    return modules
+
+
+def make_pack(files: Mapping[str, bytes]) -> bytes:
+    """One file that holds *files*, as firmware/sekisho_pack.py reads it: the index as text, then the contents."""
+    index = "".join(f"{len(content)} {name}\n" for name, content in files.items())
+    return f"{index}\n".encode() + b"".join(files.values())
+
+
+def device_files(source: str) -> dict[str, bytes]:
+    """Everything stock mode puts on `vfs`: path -> content. *source* is the text of `sekisho_config`."""
+    files = {PACK: make_pack(device_modules(source)), PACK_READER: compile_device(FIRMWARE / "sekisho_pack.py")}
     for name in STOCK_SOURCES:
-        path = FIRMWARE / name
-        if not path.is_file():
-            raise ToolError("DEVICE_FILES", f"{path} is missing; stock mode needs it on the device.")
-        files[name] = path.read_bytes()
+        files[name] = (FIRMWARE / name).read_bytes()
     return files
 
 
