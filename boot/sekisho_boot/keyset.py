@@ -130,7 +130,7 @@ class KeySet:
     def __init__(self, document: bytes) -> None:
         if len(document) > MAX_KEYSET:
             raise Refused(reasons.LIMIT)
-        self.document = bytes(document)
+        self.document = document if isinstance(document, bytes) else bytes(document)
         self.digest = hashlib.sha256(self.document).digest()
         self.payload, _ = cose.verify_sign(self.document, ())
         reader = Reader(self.payload, wrong=KEYSET)
@@ -175,14 +175,18 @@ class KeySet:
         # A policy this engine cannot follow would end all updates; a firmware that can must come first.
         if not (self.allows(SIGNATURES, _ED25519) and self.allows(DIGESTS, _SHA256)):
             raise Refused(reasons.ALGORITHM)
-        # key id -> role, 0 for revoked: a key has one role, and none once it is revoked
-        self.roles = dict.fromkeys(self.revoked_keys, 0)
+        self.roles()
+
+    def roles(self) -> dict:
+        """Key id -> role, 0 for revoked. A key has one role, and none once it is revoked; else Refused."""
+        roles = dict.fromkeys(self.revoked_keys, 0)
         for role, keys in ((1, self.roots), (2, self.release_keys()), (3, [key for key, _, _ in self.operators])):
             for key in keys:
                 key_id = cose.key_id(key)
-                if key_id in self.roles:
+                if key_id in roles:
                     raise Refused(reasons.KEYSET_KEY_REUSE)
-                self.roles[key_id] = role
+                roles[key_id] = role
+        return roles
 
     def expired(self, now: int) -> bool:
         """Whether nothing may be installed under this key set any more at *now* (s since 1970)."""
@@ -235,8 +239,9 @@ def follows(old: KeySet, new: KeySet) -> None:
         raise Refused(reasons.KEYSET_ENVIRONMENT)
     if new.issued_at < old.issued_at:  # the time floor of the device never goes back
         raise Refused(KEYSET)
-    for key_id, role in old.roles.items():  # keeps its role, leaves or is revoked; a revoked one stays revoked
-        if new.roles.get(key_id, role or None) not in (role, 0):
+    roles = new.roles()
+    for key_id, role in old.roles().items():  # keeps its role, leaves or is revoked; a revoked one stays revoked
+        if roles.get(key_id, role or None) not in (role, 0):
             raise Refused(reasons.KEYSET_KEY_REUSE)
 
 

@@ -170,6 +170,27 @@ def test_refuses_wrong_sizes():
         assert why_parse(m10={name: [0, 1]}) == "KEYSET"
 
 
+def test_names_have_1_to_16_characters():
+    for name in ("x", "x" * 16):
+        assert keyset.parse(make(m6=[{1: S1, 2: [name]}], m10={name: [0, 1]})).limit(name) == (0, 1)
+
+
+def test_what_a_head_announces_is_what_counts():
+    """Documents that a parser which reads on regardless of counts and labels would take."""
+    good = dumps(members())
+    grant = b"\x82bfwcapp\x07"
+    for was, now in (
+        (b"\x05\x82\x01\x81X ", b"\x05\x81\x01\x81X "),  # [threshold], [keys] behind it
+        (b"bfw\x82\x03", b"bfw\x81\x03"),  # [floor], ceiling behind it
+        (b"\x06\x81\xa2", b"\x06\x81\xa3"),  # with the next line: an unknown label whose value is member 7's key
+    ):
+        changed = good.replace(was, now)
+        if now[-1] == 0xA3:
+            changed = changed.replace(grant, grant[:-1] + b"\x04\x07")
+        assert changed != good
+        assert refusal(keyset.parse, document(changed)) == "KEYSET"
+
+
 def test_refuses_incomplete_grants():
     assert why_parse(m6=[{1: S1}]) == "KEYSET"
     assert why_parse(m6=[{2: ["fw"]}]) == "KEYSET"
