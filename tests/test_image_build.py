@@ -63,6 +63,7 @@ def test_genuine_firmware_becomes_a_flash_that_boots_it() -> None:
     assert (result.running, result.boot_partition, flash.log) == ("ota_0", "ota_0", [])
 
 
+@pytest.mark.requirement("UPC09")
 def test_same_inputs_give_the_same_bytes() -> None:
     files = {"a.txt": b"a", "deep/er/b.txt": b"b" * 9000}
     first = flashimage.build(inputs(files=files, settings=b'{"server": "http://x"}'))
@@ -91,7 +92,6 @@ def test_header_of_the_bootloader_gets_the_flash_size_and_a_fresh_hash() -> None
     assert flashimage.bootloader_for(images.bootloader(), 4 << 20) == images.bootloader()
 
 
-@pytest.mark.requirement("UPE11")
 def test_factory_release_proves_its_sequence_number_from_the_start() -> None:
     from sekisho_boot import keyset, ledger, records, suit
 
@@ -160,6 +160,12 @@ def test_firmware_must_load_our_mpy_files(version: str, fits: bool) -> None:
 def test_firmware_without_a_version_is_refused() -> None:
     data = images.image([(0x3F400020, images.descriptor())])
     assert refusal(inputs(data)).code == "FIRMWARE_VERSION"
+
+
+def test_frozen_mode_warns_when_the_firmware_brings_no_engine() -> None:
+    assert "no Sekisho in this firmware" in flashimage.build(inputs()).warnings[0]
+    assert flashimage.build(inputs(images.app("frozen: sekisho_boot"))).warnings == ()
+    assert flashimage.build(inputs(mode=flashimage.STOCK)).warnings == ()
 
 
 def test_app_that_does_not_fit_its_slot_is_refused() -> None:
@@ -240,7 +246,6 @@ def test_all_device_code_is_in_one_pack_that_leaves_room_on_vfs() -> None:
     flashimage.make_littlefs(layout.load("4MiB")["vfs"].size, {**files, "application.py": bytes(16_000)}, "vfs")
 
 
-@pytest.mark.requirement("UPE01")
 def test_stock_image_starts_engine_and_agent_from_vfs(tmp_path: Path) -> None:
     """Official MicroPython finds boot.py on `vfs`; from there on the engine runs as if it were frozen."""
     app = images.app()

@@ -216,6 +216,15 @@ def test_whole_flash_file_without_an_app_is_refused() -> None:
         imagefile.parse(bytes(data))
 
 
+def test_app_that_happens_to_hold_the_mark_of_a_table_is_still_an_app() -> None:
+    data = bytearray(images.descriptor() + bytes(0x9000))
+    for at in (0x7000, 0x8000):
+        data[at - 0x20 : at - 0x1E] = b"\xaa\x50"
+    app = images.image([(0x3F400020, bytes(data))])
+    assert app[0x7000:0x7002] == b"\xaa\x50"
+    assert imagefile.parse(app).kind == "app"
+
+
 @pytest.mark.parametrize(
     ("banner", "version"),
     [

@@ -380,7 +380,12 @@ def _bootloader(inputs: Inputs) -> tuple[str, bytes]:
 
 def _warnings(inputs: Inputs) -> list[str]:
     if not inputs.payload_only:
-        return []
+        if inputs.mode == STOCK or b"sekisho_boot" in inputs.app.data:
+            return []
+        return [
+            "There is no Sekisho in this firmware, so nothing on the board would verify updates: take --mode stock for "
+            "an official MicroPython, or firmware built with our board definitions."
+        ]
     return [
         f"The firmware ({inputs.app.micropython or 'of unknown version'}) is only a payload here: Sekisho's device "
         "code is not expected to run on it."

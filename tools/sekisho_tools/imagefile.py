@@ -370,7 +370,12 @@ def _file_kind(data: bytes) -> str:
 
 
 def _table_at(data: bytes) -> tuple[int, layout.Layout] | None:
-    """(flash address of the file's first byte, partition table) of a whole-flash file, or None."""
+    """(flash address of the file's first byte, partition table) of a whole-flash file, or None.
+
+    A file that begins with an app is none, whatever its bytes at those places look like.
+    """
+    if has_descriptor(data):
+        return None
     for base in (0x1000, 0x0):
         at = layout.TABLE_OFFSET - base
         if data[at : at + 2] == b"\xaa\x50":
