@@ -341,7 +341,7 @@ def verify(
     return {
         "sequence": plan.sequence,
         "manifest_digest": bytes(plan.digest).hex(),
-        "key": cose.key_id(keyset.release_keys()[plan.key]).hex(),
+        "key": bytes(plan.key).hex(),
         "keyset": keyset.version,
         "payloads": found,
     }
