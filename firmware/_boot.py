@@ -4,6 +4,12 @@ import sys
 
 sys.path[:] = [".frozen"]
 
+import gc  # noqa: E402
+
+# Without it garbage is collected only when the heap is full, and by then what lives on is strewn all over it: measured
+# on the simulated device, 65 KB free and no 4 KB in one piece, against 52 KB in one piece with it.
+gc.threshold(16384)
+
 port = decision = None
 try:
     import sekisho_config

@@ -9,6 +9,7 @@ if "sekisho_boot.engine" not in sys.modules:
 
     import micropython
 
+    gc.threshold(16384)  # as in _boot.py
     micropython.kbd_intr(-1)  # Ctrl-C must not stop the engine half-way
     port = decision = None
     try:

@@ -116,17 +116,24 @@ async def _restart() -> None:
     engine().port.reset()
 
 
-async def _guard(app) -> None:
-    """The application. If it ends or breaks down, the agent goes on alone, so that a fix can still arrive."""
+def _load(app):
+    """The application's coroutine function; None where the module of that name does not exist."""
+    if not isinstance(app, str):
+        return app
     try:
-        if isinstance(app, str):
-            try:
-                app = __import__(app).main
-            except ImportError as error:
-                if app not in str(error):
-                    raise
-                return  # there is no such module
-        await app()
+        return __import__(app).main
+    except ImportError as error:
+        if app in str(error):
+            return None
+        raise
+
+
+async def _guard(app) -> None:
+    """Runs the application. If it breaks down, the agent goes on alone, so that a fix can still arrive."""
+    try:
+        app = _load(app)
+        if app:
+            await app()
     except Exception as error:
         _print_exception(error)
         print("sekisho: the application broke down; the agent goes on alone")
@@ -161,13 +168,27 @@ async def main(app=None) -> None:
     from .agent import Agent
 
     _agent = Agent(engine(), settings.load(), sekisho_config.CLASSES[0])
-    tasks = [asyncio.create_task(_guard(app))] if app else []
     _report()
+    tasks = [asyncio.create_task(_guard(app))]
+    await asyncio.sleep(0)  # the application starts first, so that its health checks are known
     if on_trial() and await _agent.prove(_health) == 0 and not getattr(sekisho_config, "WATCHDOG", True):
         return await _restart()  # the product wants no watchdog beyond the trial, and only a restart ends it
+    if getattr(sekisho_config, "EFUSE_FLOOR", False):
+        _raise_floor()
     tasks.append(asyncio.create_task(_feed()))
     await _agent.forever()
     return await _restart()
+
+
+def _raise_floor() -> None:
+    from machine import mem32
+
+    from .efuse import raise_floor
+
+    try:
+        raise_floor(engine(), mem32)
+    except Exception as error:  # a floor that cannot be raised must not keep the device from updates
+        print("sekisho: the hardware floor stays (%r)" % error)
 
 
 def _report() -> None:

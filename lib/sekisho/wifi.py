@@ -7,6 +7,7 @@ from micropython import const
 
 MAX_NETWORKS = const(8)
 PATIENCE = 15_000  # ms for each network; an ESP32 needs two to five seconds for one it knows
+HASTE = 5_000  # ms for one that is not there or refuses the key: the driver says so, and goes on trying
 
 
 async def up(networks) -> str:
@@ -26,9 +27,14 @@ async def up(networks) -> str:
             station.connect(ssid, key or None)
         except (OSError, ValueError, TypeError):
             continue  # the driver refuses this name or key
-        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
-        while time.ticks_diff(deadline, time.ticks_ms()) > 0:
+        start = time.ticks_ms()
+        waited = 0
+        while waited < PATIENCE:
             if station.isconnected():
                 return ssid
+            hopeless = station.status() in (network.STAT_NO_AP_FOUND, network.STAT_WRONG_PASSWORD)
+            if hopeless and waited > HASTE:
+                break
             await asyncio.sleep(0.1)
+            waited = time.ticks_diff(time.ticks_ms(), start)
     return ""

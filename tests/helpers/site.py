@@ -1,0 +1,95 @@
+"""One product from the signer's desk to the device: keys, releases, a static site and simulated devices."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from sekisho_sim.device import Limits, RunResult, power_cycle
+from sekisho_sim.personality import Personalities, Personality
+from sekisho_sim.world import World
+from sekisho_tools import config, flashimage, imagefile, layout, suit
+from sekisho_tools.device_code import FIRMWARE
+from sekisho_tools.imagefile import CHIPS
+from sekisho_tools.publish import publish
+
+from helpers import images
+from helpers.desk import firmware
+from helpers.keys import MadeKeySet, make_keyset
+
+VENDOR = "acme.example"
+PRODUCT = "lamp"
+
+
+@dataclass
+class Product:
+    """Everything behind one product class. *root* is the directory of its static site."""
+
+    folder: Path
+    server: str = ""
+    keys: MadeKeySet = field(default_factory=make_keyset)
+    trial_seconds: int = 30
+
+    def __post_init__(self) -> None:
+        self.root = self.folder / "site"
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.device = config.make(
+            VENDOR, [PRODUCT], self.keys.document, "esp32", trial_seconds=self.trial_seconds, product="Lamp"
+        )
+        self.class_id = UUID(bytes=self.device.classes[0])
+        self.personalities = Personalities(self.personality())
+
+    def personality(self, name: str = "good", **modules: str) -> Personality:
+        """Our firmware with this product's configuration and further frozen modules (name=source)."""
+        return Personality(name).with_modules(sekisho_config=config.render(self.device), **modules)
+
+    def release(self, sequence: int, payload: bytes) -> bytes:
+        """A signed envelope for one firmware."""
+        components = (suit.Component.of("fw", payload),)
+        contents = suit.Release(self.device.vendor, self.device.classes[0], sequence, components)
+        return suit.encode(contents, [self.keys.release[0]])
+
+    def offer(self, sequence: int, payload: bytes, **modules: str) -> bytes:
+        """Publish a release; *modules* make the new firmware behave differently. Returns the envelope."""
+        if modules:
+            image = imagefile.parse(payload)
+            self.personalities.images[image.digest.hex()] = self.personality(f"release {sequence}", **modules)
+        envelope = self.release(sequence, payload)
+        files = {"release.suit": envelope, "payload.bin": payload, "keyset.cose": self.keys.document}
+        for name, data in files.items():
+            (self.folder / name).write_bytes(data)
+        publish(self.root, self.class_id, [self.folder / name for name in files])
+        return envelope
+
+    def factory(self, payload: bytes, sequence: int = 1, name: str = "device", **world: int) -> World:
+        """A device as it leaves the factory with *payload* as release *sequence*."""
+        settings = {"server": self.server, "wifi": [["sekisho", "sekisho-lab"]], "poll": 30}
+        built = flashimage.build(
+            flashimage.Inputs(
+                app=imagefile.parse(payload),
+                table=layout.load(FIRMWARE / "partitions" / "4MiB.csv"),
+                device=self.device,
+                bootloader=(CHIPS["esp32"], images.bootloader()),
+                release=self.release(sequence, payload),
+                settings=json.dumps(settings).encode(),
+            )
+        )
+        self.device = built.device
+        return World.create(self.folder / name, built.data, personalities=self.personalities, **world)
+
+
+def run(world: World, until: str, seconds: float = 60, **options: int) -> list[RunResult]:
+    """Power-ups of *world* until it has printed *until* (a failure to do so is an AssertionError with the console)."""
+    results = list(power_cycle(world, limits=Limits(seconds, until), **options))
+    assert results[-1].cause in ("until", "cut"), consoles(results) + results[-1].cause
+    return results
+
+
+def consoles(results: list[RunResult]) -> str:
+    """All that was printed, with a line per power-up."""
+    return "".join(f"[{result.slot}, {result.personality}]\n{result.console}" for result in results)
+
+
+__all__ = ["Product", "consoles", "firmware", "run"]
