@@ -77,7 +77,7 @@ class _Frozen:
         room = _room.pop(path, None)
         if room is not None:
             room.clear()  # gives its memory back at once
-        gc.collect()  # on a chip loading frozen code leaves no garbage; here it would tear the heap apart
+        gc.threshold(2048)  # on a chip frozen code is not loaded; here its garbage would tear the heap apart
         return _tree.open(path, mode) if _measured is None else _Meter(path)
 
 
@@ -108,6 +108,7 @@ def _hook(name, *rest):
                 return _import(name, *rest)
             finally:
                 _restore()
+                gc.threshold(-1)
     return _import(name, *rest)
 
 
