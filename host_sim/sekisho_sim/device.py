@@ -214,8 +214,7 @@ class Machine(Managed):
             result = RunResult("cut", [], "", BootResult(None, None, []))
         self._settle(world, flash, result, torn, seed)
         result.ops = board.ops()
-        world.save()
-        (world.directory / "ops.bin").write_bytes(board.memory[at.LOG : at.LOG + board[at.USED]])
+        world.save(board.memory[at.LOG : at.LOG + board[at.USED]])
         if cut is not None and result.cause != "cut" and must_cut:
             raise no_cut(len(result.ops), result.cause)
         return result

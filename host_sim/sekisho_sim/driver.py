@@ -52,6 +52,8 @@ class ForkDriver:
     """Forks from a helper process that has loaded the MicroPython wheel: 0.6 ms a start."""
 
     shares_memory = True
+    cpu = 0.0
+    """Seconds of processor time that device processes have used."""
 
     def __init__(self) -> None:
         found = importlib.util.find_spec("micropython_run")
@@ -95,7 +97,9 @@ class ForkDriver:
         line = os.read(self._answer, 64)
         if not line:
             raise ToolError("MICROPYTHON", "The process that device processes are forked from has died.")
-        return int(line)
+        status, used = line.split()
+        self.cpu += int(used) / 1e6
+        return int(status)
 
     def close(self) -> None:
         """End the helper process."""

@@ -100,7 +100,8 @@ class World:
     """One device. *directory* is made when it does not exist; *flash* may lie elsewhere.
 
     *heap* is the device's Python heap in bytes, *speed* how many of its seconds pass in one of the host's, *profile*
-    how its bootloader was built, *personalities* what its app images stand for.
+    how its bootloader was built, *personalities* what its app images stand for. A *volatile* world keeps everything but
+    the flash in memory, for tests that run it many times.
     """
 
     def __init__(
@@ -112,12 +113,14 @@ class World:
         profile: Profile = ROLLBACK,
         heap: int = HEAP,
         speed: int = 1,
+        volatile: bool = False,
     ) -> None:
         self.directory = directory
         self.flash_path = flash or directory / "flash.bin"
         self.profile = profile
         self.heap = heap
         self.speed = speed
+        self.volatile = volatile
         directory.mkdir(parents=True, exist_ok=True)
         size = self.flash_path.stat().st_size if self.flash_path.is_file() else -1
         if size < 0:
@@ -151,6 +154,7 @@ class World:
         profile: Profile = ROLLBACK,
         heap: int = HEAP,
         speed: int = 1,
+        volatile: bool = False,
     ) -> World:
         """A new device in *directory* whose flash holds *flash* (bytes, or a file to copy), switched off."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -160,7 +164,7 @@ class World:
             (directory / name).unlink(missing_ok=True)
         if network is not None:
             write_atomic(directory / "net.json", json.dumps(asdict(network), indent=1) + "\n")
-        return cls(directory, personalities=personalities, profile=profile, heap=heap, speed=speed)
+        return cls(directory, personalities=personalities, profile=profile, heap=heap, speed=speed, volatile=volatile)
 
     def _load_personalities(self) -> Personalities:
         path = self.directory / "personalities.json"
@@ -185,9 +189,12 @@ class World:
         """Take the power away: the RTC domain is lost."""
         self.rtc = Rtc()
 
-    def save(self) -> None:
-        """Write rtc.bin and efuse.bin (flash.bin is written as the device runs)."""
+    def save(self, ops: bytes) -> None:
+        """Write rtc.bin, efuse.bin and *ops*, the encoded log (flash.bin is written as the device runs)."""
+        if self.volatile:
+            return
         (self.directory / "rtc.bin").write_bytes(self.rtc.encode())
+        (self.directory / "ops.bin").write_bytes(ops)
         path = self.directory / "efuse.bin"
         fuses = self.efuse.encode()
         if not path.exists() or path.read_bytes() != fuses:

@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from sekisho_sim.personality import Personalities, Personality
+from sekisho_sim.personality import Personalities, Personality, default_sources
 from sekisho_sim.world import World
 
 from helpers.desk import Desk
@@ -65,8 +65,6 @@ def config_source(desk: Desk) -> str:
 
 def personality(desk: Desk, boot: str = BOOT, name: str = "engine", **options: Any) -> Personality:
     """The engine and *boot*, frozen."""
-    from sekisho_sim.personality import default_sources
-
     engine = {path: text for path, text in default_sources().items() if path.startswith("sekisho_boot/")}
     modules = {**engine, "_boot.py": boot, "sekisho_config.py": config_source(desk)}
     return Personality(name, default=False, modules=modules, **options)
