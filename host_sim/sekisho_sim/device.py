@@ -342,7 +342,7 @@ class Machine(Managed):
         while True:
             status, asked = driver.wait(self._ask, pause)
             if status is not None:
-                tail.read()
+                reached = tail.read()
                 break
             try:
                 if asked:
@@ -360,13 +360,13 @@ class Machine(Managed):
                 driver.kill()
                 return "timeout"
         stop = board[at.STOP]
+        if stop not in CAUSES:
+            return {at.STOP_BROKEN: "broken", at.STOP_LOG_FULL: "log-full"}.get(stop, "crash")
+        if reached and stop != at.STOP_CUT:
+            return "until"
         if stop == at.STOP_IDLE and board[at.WDT]:
             return "watchdog"  # it sits at the prompt until the watchdog bites
-        if stop == at.STOP_BROKEN:
-            return "broken"
-        if stop == at.STOP_LOG_FULL:
-            return "log-full"
-        return CAUSES.get(stop, "crash")
+        return CAUSES[stop]
 
     def _deadline(self, world: World) -> int:
         return self._board.get64(at.FED) + self._board[at.WDT] * 1000 // world.speed
