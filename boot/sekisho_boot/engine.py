@@ -88,7 +88,7 @@ class Engine:
         self._envelope = b""
         self._at = [0, 0]
         self._redo = [0, 0]  # below these offsets sectors are rewritten even if they look right
-        self._link = None  # last key set of a chain that leads back to a lost one
+        self._link: "keyset.KeySet | None" = None  # last key set of a chain that leads back to a lost one
 
     # -- what is trusted --------------------------------------------------------------------------
 
@@ -98,14 +98,22 @@ class Engine:
         version, _, digest = self.state.keyset
         if version <= frozen.version:
             return frozen
-        for document in self._copies():
-            if sha256(document).digest() == digest:
-                return keyset.parse(document)
+        for copy in self._copies():
+            if copy.digest == digest:
+                return copy
         raise Refused(reasons.NO_KEYSET)
 
     def _copies(self) -> list:
-        copies = [records.load(self.port.part, records.KEYSETS + at, 2, records.KIND_KEYSET) for at in (0, 2)]
-        return [copy for copy in copies if copy]
+        """The key sets that lie in flash, unjudged: the ledger says which one was accepted."""
+        copies = []
+        for at in (0, 2):
+            document = records.load(self.port.part, records.KEYSETS + at, 2, records.KIND_KEYSET)
+            try:
+                if document:
+                    copies.append(keyset.parse(document))
+            except Refused:
+                pass  # written by an engine that knew more
+        return copies
 
     def now(self) -> int:
         """Seconds since 1970, never before what the build and the root-signed key set prove."""
@@ -171,9 +179,9 @@ class Engine:
         """A new ledger from what can still be proved; without any proof the device is locked (invariant 7)."""
         state, port = self.state, self.port
         frozen = keyset.parse(port.config.KEYSET)
-        for document in self._copies():
+        for copy in self._copies():
             try:
-                copy = keyset.genesis(document)
+                keyset.genesis(copy.document)
             except Refused:
                 continue
             if copy.environment == frozen.environment and copy.version > max(frozen.version, state.keyset[0]):
@@ -588,18 +596,19 @@ class Engine:
         _, rights, classes = operators[index]
         if RIGHT_ROLLBACK not in rights or (classes is not None and set(classes).isdisjoint(port.classes)):
             raise Refused(reasons.KEY_RIGHTS)
-        reader, order = Reader(payload), []
+        reader = Reader(payload)
+        order: dict = {}
         for key in reader.int_keys(5):
-            order.append((key, reader.uint() if key in (1, 3, 4) else bytes(reader.bstr())))
+            order[key] = reader.uint() if key in (1, 3, 4) else bytes(reader.bstr())
         reader.done()
-        expected = [(1, RIGHT_ROLLBACK), (2, port.device), (3, self.state.nonce)]
-        if order[:3] != expected or not self.state.nonce or [key for key, _ in order[3:]] != [4, 5]:
+        expected = (RIGHT_ROLLBACK, port.device, self.state.nonce)
+        if len(order) != 5 or (order.get(1), order.get(2), order.get(3)) != expected or not self.state.nonce:
             raise Refused(reasons.PERMIT)
-        if order[3][1] <= self.now():
+        if not order.get(4, 0) > self.now():
             raise Refused(reasons.PERMIT_EXPIRED)
         slot = 1 - port.running
         record = records.load_slot(port.part, FW, slot)
-        if self.state.phase != log.IDLE or not record or record.manifest != order[4][1] or self._unfit(slot):
+        if self.state.phase != log.IDLE or not record or record.manifest != order.get(5) or self._unfit(slot):
             raise Refused(reasons.PERMIT_TARGET)
         otadata.normalise(port.otadata, port.running)
         self.ledger.append(log.ROLLBACK, 1, slot, record.sequence, 0, record.manifest)

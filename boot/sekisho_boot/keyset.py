@@ -131,8 +131,8 @@ class KeySet:
         if len(document) > MAX_KEYSET:
             raise Refused(reasons.LIMIT)
         self.document = document if isinstance(document, bytes) else bytes(document)
-        self.digest = hashlib.sha256(self.document).digest()
         self.payload, _ = cose.verify_sign(self.document, ())
+        self.digest = hashlib.sha256(self.payload).digest()  # of what is said, whoever signed it
         reader = Reader(self.payload, wrong=KEYSET)
         count = reader.map(13)
         if count < 11:

@@ -70,7 +70,7 @@ class State:
         self.locked = False
         self.probe = 0  # bootloader: 0 not asked, 1 asked, 2 knows rollback, 3 does not
         self.keyset = (0, 0, NO_DIGEST)  # version, issued-at, SHA-256 of the document; version 0: the frozen one
-        self.pairs = [None, None]  # per fw slot: (app slot, fw sequence, app sequence, pair digest)
+        self.pairs: list = [None, None]  # per fw slot: (app slot, fw sequence, app sequence, pair digest)
         self.retries = []  # (manifest digest, tries), newest first
         self.abandoned = (NO_DIGEST, 0)  # image digest that was rolled back, its sequence number
         self.nonce = 0  # of the rollback permit that may be used next; 0 = none drawn

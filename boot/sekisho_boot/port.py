@@ -33,7 +33,7 @@ class Port:
             self.app = []
         self.part = flash.find(_DATA, 0x40, "sekisho")
         self.otadata = flash.find(_DATA, 0)
-        running = flash.Part(Partition(Partition.RUNNING))
+        running = flash.Part(Partition(Partition.RUNNING))  # type: ignore[arg-type]
         self.running = 0 if running.address == self.fw[0].address else 1
 
     @property
