@@ -1,82 +1,274 @@
-"""Ed25519 verification (RFC 8032 section 5.1.7), strict and cofactorless."""
+"""Ed25519 verification (RFC 8032 section 5.1.7), strict and cofactorless.
 
+docs/decisions/0003-ed25519-acceptance.md says what is accepted, docs/crypto.md explains the arithmetic and proves its
+bounds. `_mul`, `_square` and `_joint` fold, x = (x & M) + 19 (x >> 255), where the textbook divides by P.
+"""
+
+from .ed25519_table import BASE
 from .sha512 import sha512
 
 P = (1 << 255) - 19
 L = (1 << 252) + 27742317777372353535851937790883648493
-D = 37095705934669439343138083508754565189542113879843219016388785533085940283555
+_M = (1 << 255) - 1
+_D = 37095705934669439343138083508754565189542113879843219016388785533085940283555
+_D2 = 16295367250680780974490674513165176452449235426866156013048779062215315747161
 _SQRT_M1 = 19681161376707505956807079304988542015446066515923890162744021073123829784752
-_B = (
-    15112221349535400772501151409588531511454012693041857206046113283949847762202,
-    46316835694926478169428394003475163141307993866256225615783033603165251855960,
-)
+
+TABLES = {}  # public key: its multiples in the form of BASE; whoever fills this in decides what verifies
+_recent = []  # up to two (public key, multiples): keys come back
+
+
+def _mul(x, y):
+    """x y folded once."""
+    x *= y
+    return (x & _M) + (x >> 255) * 19
+
+
+def _square(x, pairs):
+    """x^(4^pairs), in 0..P-1."""
+    p = P
+    m = _M
+    for _ in range(pairs):
+        x *= x
+        x = (x & m) + (x >> 255) * 19
+        x *= x
+        x = ((x & m) + (x >> 255) * 19) % p
+    return x
+
+
+def _power(z):
+    """z^((P - 5) / 8) = z^(2^252 - 3); the names count the one bits of the exponent so far."""
+    z2 = _mul(z, z)
+    z9 = _mul(_square(z2, 1), z)
+    z11 = _mul(z9, z2)
+    b5 = _mul(_mul(z11, z11), z9)
+    b10 = _mul(_square(_mul(b5, b5), 2), b5)
+    b20 = _mul(_square(b10, 5), b10)
+    b40 = _mul(_square(b20, 10), b20)
+    b50 = _mul(_square(b40, 5), b10)
+    b100 = _mul(_square(b50, 25), b50)
+    b200 = _mul(_square(b100, 50), b100)
+    return _mul(_square(_mul(_square(b200, 25), b50), 1), z)
+
+
+def _ratio(data):
+    """(y, u, v) of an encoding, where x^2 = u / v; None if it is not canonical or the point would be of small order."""
+    y = int.from_bytes(data, "little") & _M
+    yy = y * y % P
+    u = yy - 1
+    v = (_D * yy + 1) % P
+    # Orders 1 and 2 have y^2 = 1, order 4 has y = 0, order 8 has x^2 = -y^2.
+    return None if y >= P or u == 0 or yy == 0 or (u + yy * v) % P == 0 else (y, u, v)
 
 
 def _decompress(data):
     """The affine point of a 32-byte encoding, or None: not canonical, not on the curve, or of small order."""
-    y = int.from_bytes(data, "little")
-    sign = y >> 255
-    y &= (1 << 255) - 1
-    if y >= P:
+    ratio = _ratio(data)
+    if not ratio:
         return None
-    u = (y * y - 1) % P
-    v = (D * y * y + 1) % P
-    x = u * pow(v, 3, P) * pow(u * pow(v, 7, P) % P, (P - 5) // 8, P) % P
-    w = v * x * x % P
-    if w == P - u:
+    y, u, v = ratio
+    x = _mul(_mul(v, v), v)
+    x = _mul(_mul(u, x), _power(_mul(_mul(x, x), _mul(u, v)))) % P
+    w = _mul(_mul(x, x), v) % P
+    if w + u == P:
         x = x * _SQRT_M1 % P
     elif w != u:
         return None
-    if x == 0:
-        return None  # y = 1 or -1: order 1 or 2 (this also covers "x = 0 with the sign bit set")
-    if x & 1 != sign:
-        x = P - x
-    # Order 4 has y = 0. Order 8 doubles to a point with y = 0: y^2 + x^2 = 0.
-    if y == 0 or (x * x + y * y) % P == 0:
+    return (x if x & 1 == data[31] >> 7 else P - x), y
+
+
+def _multiples(point):
+    """1, 3, 5 and 7 times an affine point, each as (y - x, y + x, 2dt, 2z); 0 stands for 2z = 2."""
+    x, y = point
+    t = _mul(x, y)
+    z = 1
+    m2, p2, d2, z2 = y - x, y + x, _mul(t, _D2), 0
+    out = [(m2, p2, d2, z2)]
+    a, b = _mul(x, x), _mul(y, y)
+    e, f, g, h = t + t, 2 + a - b, b - a, b + a  # doubling, as in _joint
+    while True:
+        x, y, z, t = _mul(e, f) % P, _mul(g, h) % P, _mul(f, g) % P, _mul(e, h) % P
+        q = y - x, y + x, _mul(t, _D2) % P, z + z
+        if len(out) == 1 and z2 == 0:
+            m2, p2, d2, z2 = q
+            x, y = point
+            t = _mul(x, y)
+            z = 1
+        else:
+            out.append(q)
+            if len(out) == 4:
+                return out
+        a, b, c, d = _mul(y - x, m2), _mul(y + x, p2), _mul(t, d2), _mul(z, z2)
+        e, f, g, h = b - a, d - c, d + c, b + a
+
+
+def _euclid(a, b, size):
+    """Extended Euclid until b < 2^size: (a, s, b, t) with a = s b0 and b = t b0 modulo a0; s or t is negative."""
+    s = 0
+    t = 1
+    while b >> size:
+        q, r = divmod(a, b)
+        a, b, s, t = b, r, t, s - q * t
+    return a, s, b, t
+
+
+def _recode(todo, k, bits, width, code):
+    """Writes k into *todo*: every *bits* bits in non-adjacent form, odd digits below 2^(width-1), with their own table.
+
+    todo[i] grows by seven bits for a digit of weight 2^i: table (3, from *code* on), half the digit (3), sign (1).
+    """
+    if k < 0:
+        k = -k
+        code ^= 1
+    full = 1 << width
+    while k:
+        data = (k & (1 << bits) - 1).to_bytes(bits // 8 + 2, "little")
+        k >>= bits
+        i = carry = 0
+        while i <= bits:
+            d = (data[i >> 3] | data[(i >> 3) + 1] << 8) >> (i & 7)
+            if d & 1 == carry:
+                i += 1
+                continue
+            d = (d & full - 1) + carry
+            carry = d >> width - 1
+            while len(todo) <= i:
+                todo.append(1)
+            todo[i] = todo[i] << 7 | (full - d & -2 | code ^ 1 if carry else d & -2 | code)
+            i += width
+        code += 16
+
+
+def _joint(todo, tables):
+    """The point (x, y, z) that *todo* describes: a sum of table entries times powers of two.
+
+    Straus: one doubling a bit, and an addition for each digit. Doubling and addition as in Hisil, Wong, Carter, Dawson
+    2008, sections 3.1 and 3.3, with a = -1; both are complete on this curve.
+    """
+    p = P
+    m = _M
+    x = 0
+    y = z = 1
+    for i in range(len(todo) - 1, -1, -1):
+        a = x * x
+        a = (a & m) + (a >> 255) * 19
+        b = y * y
+        b = (b & m) + (b >> 255) * 19
+        c = z * z
+        c = (c & m) + (c >> 255) * 19
+        e = x * y
+        e = (e & m) + (e >> 255) * 19
+        e += e
+        g = b - a
+        h = b + a
+        f = c + c - g
+        x = e * f
+        x = (x & m) + (x >> 255) * 19
+        y = g * h
+        y = (y & m) + (y >> 255) * 19
+        z = f * g
+        z = (z & m) + (z >> 255) * 19
+        n = todo[i]
+        if n == 1:
+            x %= p
+            y %= p
+            z %= p
+        while n > 1:
+            t = e * h
+            t = (t & m) + (t >> 255) * 19
+            q = tables[n >> 4 & 7]
+            if type(q) is list:
+                a, b, c, d = q[n >> 1 & 7]
+            else:
+                d = (n >> 1 & 31) * 96
+                a = int.from_bytes(q[d : d + 32], "little")
+                b = int.from_bytes(q[d + 32 : d + 64], "little")
+                c = int.from_bytes(q[d + 64 : d + 96], "little")
+                d = 0
+            if n & 1:
+                a, b = b, a
+            a *= y - x
+            a = (a & m) + (a >> 255) * 19
+            b *= y + x
+            b = (b & m) + (b >> 255) * 19
+            c *= t
+            c = (c & m) + (c >> 255) * 19
+            if d:
+                d *= z
+                d = (d & m) + (d >> 255) * 19
+            else:
+                d = z + z
+            e = b - a
+            h = b + a
+            if n & 1:
+                f = d + c
+                g = d - c
+            else:
+                f = d - c
+                g = d + c
+            x = e * f
+            x = ((x & m) + (x >> 255) * 19) % p
+            y = g * h
+            y = ((y & m) + (y >> 255) * 19) % p
+            z = f * g
+            z = ((z & m) + (z >> 255) * 19) % p
+            n >>= 7
+    return x, y, z
+
+
+def _key(data):
+    """The multiples of a public key, remembered for the last two; None for a bad key."""
+    for key in _recent:
+        if key[0] == data:
+            return key[1]
+    point = _decompress(data)
+    if not point:
         return None
-    return x, y
-
-
-def _add(p, q):
-    """Extended coordinates, a = -1 (Hisil, Wong, Carter, Dawson 2008, section 3.1); complete."""
-    x1, y1, z1, t1 = p
-    x2, y2, z2, t2 = q
-    a = (y1 - x1) * (y2 - x2) % P
-    b = (y1 + x1) * (y2 + x2) % P
-    c = 2 * D * t1 * t2 % P
-    d = 2 * z1 * z2 % P
-    e, f, g, h = b - a, d - c, d + c, b + a
-    return e * f % P, g * h % P, f * g % P, e * h % P
+    if len(_recent) > 1:
+        _recent.pop(0)
+    _recent.append((data, _multiples(point)))
+    return _recent[-1][1]
 
 
 def verify(public_key, message, signature) -> bool:
-    """True if *signature* (64 bytes) of *message* is by *public_key* (32 bytes); all bytes-like, else False.
+    """True if *signature* (64 bytes) over *message* is by *public_key* (32 bytes); False for everything else.
 
-    Refused: S >= L, a non-canonical A or R, A or R of small order. Checks [S]B = R + [h]A without the cofactor.
+    All bytes-like; other types and lengths are False too. S >= L, non-canonical and small-order A and R are refused.
     """
     try:
-        message, public_key = memoryview(message), bytes(memoryview(public_key))
+        public_key = bytes(memoryview(public_key))
         signature = bytes(memoryview(signature))
+        message = memoryview(message)
     except TypeError:
         return False
-    if len(public_key) != 32 or len(signature) != 64:
-        return False
     s = int.from_bytes(signature[32:], "little")
-    if s >= L:
+    if len(public_key) != 32 or len(signature) != 64 or s >= L:
         return False
-    key, r = _decompress(public_key), _decompress(signature[:32])
-    if key is None or r is None:
+    r = signature[:32]
+    h = int.from_bytes(sha512(r, public_key, message), "little") % L
+    todo = []
+    table = TABLES.get(public_key)
+    if table:
+        # [S]B - [h]A, encoded, must be R: 64 doublings and no square root.
+        if not _ratio(r):
+            return False
+        _recode(todo, s, 64, 5, 0)
+        _recode(todo, h, 64, 5, 65)
+        x, y, z = _joint(todo, (BASE,) * 4 + (table,) * 4)
+        z = _euclid(P, z, 0)[1]
+        return (y * z % P | (x * z % P & 1) << 255) == int.from_bytes(r, "little")
+    key = _key(public_key)
+    r = key and _decompress(r)
+    if not r:
         return False
-    h = int.from_bytes(sha512(signature[:32], public_key, message), "little") % L
-    x, y = key
-    minus_a = P - x, y, 1, (P - x) * y % P
-    base = _B[0], _B[1], 1, _B[0] * _B[1] % P
-    both = _add(minus_a, base)
-    acc = 0, 1, 1, 0
-    for i in range(252, -1, -1):
-        acc = _add(acc, acc)
-        pick = (s >> i) & 1 | ((h >> i) & 1) << 1
-        if pick:
-            acc = _add(acc, (base, minus_a, both)[pick - 1])
-    x, y, z, _ = acc
-    return (x - r[0] * z) % P == 0 and (y - r[1] * z) % P == 0
+    # [S]B - [h]A - R = 0 times v, which is coprime to 8 L: [v S]B - [u]A - [v]R = 0 with u = v h modulo 8 L.
+    u, w, t, v = _euclid(8 * L, h, 128)
+    if v & 1:
+        u = t
+    else:
+        v = w
+    _recode(todo, s * v % L, 64, 5, 0)
+    _recode(todo, u, 264, 4, 65)
+    _recode(todo, v, 264, 4, 81)
+    x, y, z = _joint(todo, (BASE, BASE, BASE, BASE, key, _multiples(r)))
+    return x % P == 0 and (y - z) % P == 0
