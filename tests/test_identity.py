@@ -38,5 +38,5 @@ def test_the_device_makes_the_same_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
     chip = bytes.fromhex("aabbccddeeff")
     monkeypatch.setitem(sys.modules, "machine", SimpleNamespace(unique_id=lambda: chip))
-    port = SimpleNamespace(config=SimpleNamespace(VENDOR=identity.vendor_id("example.com").bytes))
+    port = SimpleNamespace(vendor=identity.vendor_id("example.com").bytes)
     assert Port.device.fget(port) == identity.device_id("example.com", chip).bytes
