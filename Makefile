@@ -70,7 +70,7 @@ powercut-full: $(READY) ## the same with every torn shape and every second cut (
 	$(BIN)/python -m sekisho_sim.campaign --full
 
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
-	$(BIN)/python scripts/fuzz.py
+	$(BIN)/python tests/fuzz/run_all.py --seconds 60
 
 requirements: $(READY) $(NODE) ## run the tests and write docs/requirements.md
 	$(BIN)/python scripts/requirements.py

@@ -295,6 +295,8 @@ class Ledger:
         raise Refused(FLASH)
 
     def _put(self, bank: int, kind: int, a: int, b: int, x: int, y: int, digest: bytes, z: int) -> bytes:
+        if self._next >> 32:
+            raise Refused(FLASH)  # a hostile number with a good CRC: the next one would wrap to the oldest
         body = pack(_LAYOUT, VERSION, kind, a, b, self._next, x, y, digest, z)
         self._next += 1
         raw = body + pack("<I", crc32(body))

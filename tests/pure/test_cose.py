@@ -130,6 +130,21 @@ def test_refuses_doubled_or_unsorted_headers():
     assert why(block(headers=Pairs([(4, kid), (4, kid)]))) == "CBOR"
 
 
+@faked
+def test_a_document_carries_its_payload_with_it():
+    made = dumps(
+        Tag(18, [EDDSA, {4: cose.key_id(B)}, PAYLOAD, fake_sign(B, dumps(["Signature1", EDDSA, b"", PAYLOAD]))])
+    )
+    index, payload = cose.open_sign1(made, (A, B))
+    assert (index, bytes(payload)) == (1, PAYLOAD)
+    assert refusal(cose.open_sign1, made, (A,)) == "KEY_UNKNOWN"
+    assert refusal(cose.open_sign1, made, (A, B), [cose.key_id(B)]) == "KEY_REVOKED"
+    assert refusal(cose.open_sign1, block(), (A, B)) == "COSE"  # detached
+    assert why(made) == "COSE"  # attached
+    changed = made[:-70] + bytes((made[-70] ^ 1,)) + made[-69:]
+    assert refusal(cose.open_sign1, changed, (A, B)) == "SIGNATURE"
+
+
 def signer(key, payload=PAYLOAD, alg=-19, kid=None, signature=None, protected=None):
     protected = dumps({1: alg}) if protected is None else protected
     made = fake_sign(key, dumps(["Signature", b"", protected, b"", payload]))

@@ -1,0 +1,122 @@
+"""Where fuzzing starts: product manifests, key sets and flash content made by the tools, and the published vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import targets
+from sekisho_tools import cose, keyset, strict_cbor, suit
+
+HERE = Path(__file__).parent
+REGRESSIONS = HERE / "regressions"
+_SIGNERS = [cose.MemorySigner(bytes([n]) * 32) for n in (1, 2)]
+
+
+def _releases() -> Iterator[bytes]:
+    fw = suit.Component.of("fw", b"firmware", "https://example.com/payload/fw")
+    app = suit.Component.of("app", b"application", "/payload/app")
+    text = {"en": suit.Text("A release", "Mends things", {"fw": {"component-version": "1.0"}})}
+    vendor, product = targets.Identity.vendor, targets.Identity.classes[0]
+    for components, ties in (
+        ((fw,), ()),
+        ((fw,), (suit.Tie("app", 2, 9),)),
+        ((app,), (suit.Tie("fw", 5),)),
+        ((fw, app), ()),
+    ):
+        release = suit.Release(vendor, product, 7, components, ties)
+        yield suit.encode(release, _SIGNERS[:1])
+        full = suit.Release(vendor, product, 7, components, ties, b"D" * 16, 1 << 40, "https://example.com", {})
+        yield suit.encode(full, _SIGNERS)
+    yield suit.encode(suit.Release(vendor, product, 7, (fw,), (), text=text), _SIGNERS[:1], {fw.uri or "": b"firmware"})
+
+
+def _key_sets() -> Iterator[bytes]:
+    keys = [signer.public_key for signer in _SIGNERS]
+    content = keyset.KeySet(
+        version=1,
+        issued_at=1,
+        expires=1 << 40,
+        environment=1,
+        threshold=1,
+        roots=tuple(keys[:1]),
+        release=(keyset.ReleaseKey(keys[1]),),
+    )
+    yield keyset.sign(content, _SIGNERS[:1])
+
+
+def _vectors() -> Iterator[bytes]:
+    shared = Path(os.environ.get("SEKISHO_SHARED") or HERE.parents[2] / "shared")
+    for path in sorted((shared / "spec" / "suit-vectors").glob("*.hex")):
+        yield bytes.fromhex(path.read_text())
+
+
+def _ledger() -> bytes:
+    from sekisho_boot import ledger
+
+    part = targets.Part(b"")
+    book = ledger.Ledger(part)
+    book.format()
+    book.append(ledger.FETCH, 0, 0, 7, 0, bytes(32), 100)
+    return bytes(part.content)
+
+
+def _image() -> bytes:
+    import struct
+    from hashlib import sha256
+
+    head = (
+        bytes((0xE9, 1, 0, 0))
+        + struct.pack("<I", 0)
+        + bytes(4)
+        + struct.pack("<HBHH", 0, 0, 0, 399)
+        + bytes(4)
+        + b"\x01"
+    )
+    data = b"\x32\x54\xcd\xab" + bytes(508)
+    body = head + struct.pack("<II", 0x3F400018 + 8, len(data)) + data
+    xor = 0xEF
+    for byte in data:
+        xor ^= byte
+    body += bytes(15 - len(body) % 16) + bytes((xor,))
+    return body + sha256(body).digest()
+
+
+def seeds(name: str) -> list[bytes]:
+    """The inputs that fuzzing of target *name* starts from, regressions included."""
+    found: list[bytes] = [path.read_bytes() for path in sorted((REGRESSIONS / name).glob("*"))]
+    envelopes = [*_releases(), *_vectors()]
+    if name in ("suit", "cbor", "desk"):
+        found += envelopes + [suit.strip(envelope) for envelope in _releases()]
+    for envelope in envelopes if name in ("cose", "manifest", "sequence", "cbor") else ():
+        try:
+            members = strict_cbor.loads(envelope).value
+            blocks = strict_cbor.loads(members[2])
+            common = strict_cbor.loads(strict_cbor.loads(members[3])[3])
+        except Exception:  # a vector that is no envelope
+            continue
+        if name == "cose":
+            found += [block for block in blocks[1:] if isinstance(block, bytes)]
+        elif name in ("manifest", "cbor"):
+            found.append(members[3])
+        elif 4 in common:
+            found.append(common[4])
+    if name in ("cose_sign", "keyset"):
+        found += [*_key_sets(), *_vectors()]
+    if name == "keyset_content":
+        found += [cose.payload_of(document) for document in _key_sets()]
+    if name == "ledger":
+        found += [b"\x01" + _ledger(), b"\x00" + _ledger()]
+    if name == "document":
+        found.append(b"\x01" + bytes(16 + 88) + next(_releases()))
+    if name == "otadata":
+        entry = bytes.fromhex("01000000") + b"\xff" * 20 + bytes.fromhex("020000009a984347")
+        found.append(entry + b"\xff" * (4096 - 32) + entry)
+    if name == "image":
+        found.append(b"\x01" + _image())
+    if name == "table":
+        from sekisho_tools import layout
+
+        found += [layout.load(size).encode() for size in ("4MiB", "8MiB", "16MiB")]
+    return found or [b""]

@@ -1,0 +1,46 @@
+"""Inputs that once broke a parser, and where fuzzing starts, on CPython and on MicroPython with a heap of 100 KB."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parent / "fuzz"
+sys.path.insert(0, str(FUZZ))
+
+import fuzz  # noqa: E402
+import run_all  # noqa: E402
+import seeds  # noqa: E402
+import targets  # noqa: E402
+
+NAMES = [*targets.TARGETS, *fuzz.DESK_TARGETS]
+FOUND = sorted(path for path in seeds.REGRESSIONS.glob("*/*") if path.is_file())
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_once_broke_a_parser_does_not_any_more(path: Path) -> None:
+    fuzz.check(path.parent.name, path.read_bytes())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_target_takes_its_seeds(name: str) -> None:
+    for data in seeds.seeds(name):
+        fuzz.check(name, data)
+
+
+def test_the_seeds_reach_what_lies_behind_signatures() -> None:
+    """A target that refuses everything at the door would fuzz nothing."""
+    for name in ("cbor", "suit", "manifest", "sequence", "cose", "keyset", "keyset_content", "image"):
+        assert any(targets.run(name, data) == 0 for data in seeds.seeds(name)), name
+
+
+def test_hostile_bytes_on_micropython(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
+    monkeypatch.setattr(run_all, "REPLAYED", 60)
+    for name in targets.TARGETS:
+        (tmp_path / name).mkdir()
+        for number, data in enumerate(seeds.seeds(name)):
+            (tmp_path / name / str(number)).write_bytes(data)
+    good, table = run_all.replay(list(targets.TARGETS))
+    assert good, table
+    assert table.count(" 0 failures") == len(targets.TARGETS)
