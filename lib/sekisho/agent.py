@@ -295,8 +295,10 @@ class Agent:
             await self.poll()
         except Refused as refused:
             return self._note(refused)
-        except (OSError, MemoryError, ValueError) as error:
+        except MemoryError:
             gc.collect()
+            return self._note(http.Failed(RETRY_LATER, "not enough memory"))
+        except (OSError, ValueError) as error:
             return self._note(http.Failed(NETWORK, repr(error)))
         self.result, self.detail, self.failures = 0, "", 0
         return 0

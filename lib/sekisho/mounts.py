@@ -14,7 +14,7 @@ problems: list = []
 
 def _attach(part, path: str) -> bool:
     try:
-        vfs.mount(vfs.VfsLfs2(part), path, readonly=path != "/data")
+        vfs.mount(vfs.VfsLfs2(part), path, readonly=path != "/data")  # type: ignore[abstract]
         return True
     except Exception as error:  # whatever a damaged file system makes of itself, the start goes on
         problems.append(part.info()[4])

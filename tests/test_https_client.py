@@ -1,0 +1,124 @@
+"""The device's HTTP client over TLS: the one pinned CA, the name in the certificate, its dates. On MicroPython."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import bad_server
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from helpers import micropython
+
+PAYLOAD = bytes(range(256)) * 40
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+class Authority:
+    """A certificate authority and the certificates it makes."""
+
+    def __init__(self, name: str) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(self.name, self.key, NOW - DAY, NOW + DAY)
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.certificate = builder.sign(self.key, hashes.SHA256())
+
+    def _builder(self, subject, key, begin, end) -> x509.CertificateBuilder:
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(key.public_key())
+        return builder.serial_number(x509.random_serial_number()).not_valid_before(begin).not_valid_after(end)
+
+    @property
+    def der(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    def server(self, folder: Path, host: str = "localhost", begin=NOW - DAY, end=NOW + DAY) -> ssl.SSLContext:
+        """A context with a fresh certificate for *host*."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        names = x509.SubjectAlternativeName([x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.9"))])
+        certificate = self._builder(subject, key, begin, end).add_extension(names, critical=False)
+        chain, private = folder / f"{host}.pem", folder / f"{host}.key"
+        made = certificate.sign(self.key, hashes.SHA256())
+        chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        form = serialization.PrivateFormat.PKCS8
+        private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain, private)
+        return context
+
+
+class SecureServer(bad_server.BadServer):
+    """A bad server behind TLS."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(PAYLOAD)
+        self.context = context
+        self.url = f"https://localhost:{self.port}"
+
+    def _accept(self) -> None:
+        while not self.stop.is_set():
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._wrap, args=(sock,), daemon=True).start()
+
+    def _wrap(self, sock) -> None:
+        try:
+            secure = self.context.wrap_socket(sock, server_side=True)
+        except OSError:
+            sock.close()
+            return
+        self._serve(secure)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Iterator[Authority]:
+    return Authority("Sekisho test CA")
+
+
+def fetch(url: str, ca: bytes) -> str:
+    """What a device makes of *url*; the whole body is read in pieces."""
+    return micropython.run(
+        "from device import http_cases; import asyncio; http_cases.http.PATIENCE = 4000\n"
+        f"print(asyncio.run(http_cases.outcome({url!r}, ca={ca!r})))",
+        heap="140k",
+    ).strip()
+
+
+def test_a_server_with_a_certificate_of_the_pinned_ca_is_used(authority: Authority, tmp_path: Path) -> None:
+    with SecureServer(authority.server(tmp_path)) as server:
+        assert fetch(server.url + "/good", authority.der).startswith("200 0+10240/10240 ")
+
+
+def test_the_certificate_of_another_ca_is_refused(authority: Authority, tmp_path: Path) -> None:
+    with SecureServer(Authority("Mallory").server(tmp_path)) as server:
+        assert fetch(server.url + "/good", authority.der).startswith("SERVER 0 the server's certificate is refused")
+        assert server.requests == []
+
+
+def test_a_certificate_for_another_name_is_refused(authority: Authority, tmp_path: Path) -> None:
+    with SecureServer(authority.server(tmp_path, "elsewhere.example")) as server:
+        assert fetch(server.url + "/good", authority.der).startswith("SERVER 0 the server's certificate is refused")
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(("begin", "end"), [(NOW - 2 * DAY, NOW - DAY), (NOW + DAY, NOW + 2 * DAY)])
+def test_a_certificate_outside_its_dates_is_refused(authority: Authority, tmp_path: Path, begin, end) -> None:
+    with SecureServer(authority.server(tmp_path, begin=begin, end=end)) as server:
+        assert fetch(server.url + "/good", authority.der).startswith("SERVER 0 the server's certificate is refused")
+
+
+def test_a_server_that_speaks_no_tls_is_an_error_not_a_hang(authority: Authority) -> None:
+    with bad_server.BadServer(PAYLOAD) as server:
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        assert fetch(url + "/good", authority.der).split()[0] in ("NETWORK", "SERVER")
