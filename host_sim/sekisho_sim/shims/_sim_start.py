@@ -42,8 +42,13 @@ def _restore():
             _path[i] = ".frozen"
 
 
-class _Meter(io.IOBase):
-    """A file that is read into a module and, when that is done and before it runs, says what it took."""
+class _Loading(io.IOBase):
+    """A .mpy file while it is read into a module, which is not yet run then.
+
+    On a chip frozen code is not loaded. Here the garbage of loading would lie among what stays and tear the heap apart,
+    so it is collected before and after; the garbage a module makes when it runs is the device's own affair. A
+    calibration run notes what loading took and does not run the module.
+    """
 
     def __init__(self, path):
         self._path = path
@@ -56,9 +61,13 @@ class _Meter(io.IOBase):
 
     def ioctl(self, request, arg):
         if request == 4:
+            self._file.close()
             gc.collect()
-            _measured[self._path] = gc.mem_alloc() - self._before
-            raise ValueError("measured")
+            if _measured is not None:
+                _measured[self._path] = gc.mem_alloc() - self._before
+                raise ValueError("measured")
+        elif request == 11:
+            return 255  # bytes that the reader may ask for at once
         return 0
 
 
@@ -77,8 +86,7 @@ class _Frozen:
         room = _room.pop(path, None)
         if room is not None:
             room.clear()  # gives its memory back at once
-        gc.threshold(2048)  # on a chip frozen code is not loaded; here its garbage would tear the heap apart
-        return _tree.open(path, mode) if _measured is None else _Meter(path)
+        return _Loading(path)
 
 
 def _shadowed(top, upto):
@@ -108,7 +116,6 @@ def _hook(name, *rest):
                 return _import(name, *rest)
             finally:
                 _restore()
-                gc.threshold(-1)
     return _import(name, *rest)
 
 
