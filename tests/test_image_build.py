@@ -83,6 +83,14 @@ def test_every_chip_and_layout_boots(chip: str, name: str, size: int) -> None:
     assert bootloader.power_on(Flash(bytearray(built.data))).running == "ota_0"
 
 
+def test_bootloader_that_is_told_a_smaller_flash_refuses_the_table() -> None:
+    """What would happen on a chip if the flash size in the header were left at 4 MB."""
+    built = bytearray(flashimage.build(inputs(table=layout.load("8MiB"))).data)
+    assert bootloader.power_on(Flash(built)).running == "ota_0"
+    built[0x1000 : 0x1000 + len(images.bootloader())] = images.bootloader()
+    assert bootloader.power_on(Flash(built)).running is None
+
+
 def test_header_of_the_bootloader_gets_the_flash_size_and_a_fresh_hash() -> None:
     import hashlib
 

@@ -182,8 +182,13 @@ class _ResetError(Exception):
 
 
 def read_table(flash: Flash) -> Layout:
-    """The partition table in *flash*; ToolError LAYOUT when the bootloader would refuse it."""
-    return layout.decode(flash.read(layout.TABLE_OFFSET, layout.TABLE_SIZE), flash.size)
+    """The partition table in *flash*; ToolError LAYOUT when the bootloader would refuse it.
+
+    The bootloader takes the size of the flash from its own image header, not from the chip.
+    """
+    found = imagefile.find_bootloader(flash.read(0, min(flash.size, layout.TABLE_OFFSET)))
+    told = imagefile.flash_size(found[1]) if found else None
+    return layout.decode(flash.read(layout.TABLE_OFFSET, layout.TABLE_SIZE), min(flash.size, told or flash.size))
 
 
 class _Bootloader:

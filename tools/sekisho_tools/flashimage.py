@@ -47,7 +47,6 @@ DISK_VERSION = 0x00020000
 """littlefs 2.0, which every MicroPython that we support mounts."""
 SETTINGS = "sekisho.json"
 """Name of the agent's settings on the `data` file system (`/data/sekisho.json`)."""
-_FLASH_SIZE_CODE = {1 << 20: 0, 2 << 20: 1, 4 << 20: 2, 8 << 20: 3, 16 << 20: 4, 32 << 20: 5, 64 << 20: 6}
 _MAX_FILE = 1 << 20
 
 
@@ -305,7 +304,7 @@ def bootloader_for(data: bytes, flash_size: int) -> bytes:
     The bootloader refuses a partition table that reaches beyond the size it is told. Where the size changes, the
     appended hash is made anew.
     """
-    code = _FLASH_SIZE_CODE.get(flash_size)
+    code = imagefile.FLASH_SIZES.get(flash_size)
     if code is None:
         raise ToolError("LAYOUT", f"The layout is for a flash of 0x{flash_size:x} bytes, which no bootloader can name.")
     out = bytearray(data)

@@ -403,6 +403,15 @@ def find_bootloader(data: bytes, base: int = 0) -> tuple[Chip, bytes] | None:
     return None
 
 
+FLASH_SIZES = {1 << 20: 0, 2 << 20: 1, 4 << 20: 2, 8 << 20: 3, 16 << 20: 4, 32 << 20: 5, 64 << 20: 6}
+"""Flash size in bytes -> its code in the high nibble of an image header's fourth byte."""
+
+
+def flash_size(bootloader: bytes) -> int | None:
+    """The flash size in bytes that the header of a bootloader tells it, or None for a code nobody knows."""
+    return next((size for size, code in FLASH_SIZES.items() if code == bootloader[3] >> 4), None)
+
+
 def parse_bootloader(data: bytes) -> tuple[Chip, bytes]:
     """The chip and the bootloader image of a bare bootloader file or of a whole-flash file.
 
