@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import images, site
+from helpers import images
 from helpers.site import Product, consoles, firmware, run
 from sekisho_boot.ledger import Ledger
 from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.flash import Flash, MemPart
 from sekisho_sim.personality import STOCK, Personalities, Personality
 from sekisho_sim.world import World
-from sekisho_tools import config, flashimage, imagefile, layout
+from sekisho_tools import config, flashimage, imagefile, layout, suit
 from sekisho_tools.device_code import FIRMWARE
 from sekisho_tools.imagefile import CHIPS
+from sekisho_tools.publish import publish
 from sekisho_tools.serve import StaticServer
 
 LAYOUT = layout.load(FIRMWARE / "partitions" / "4MiB.csv")
@@ -83,6 +84,7 @@ def test_the_application_may_finish_its_work_before_the_restart(product: Product
     assert "notes saved\nsekisho: restarting" in consoles(run(world, "on trial"))
 
 
+@pytest.mark.requirement("UPE13", "UPE14")
 @pytest.mark.parametrize("application", [BREAKS, CRASHES], ids=["check says no", "application breaks down"])
 def test_an_image_whose_health_check_fails_is_rolled_back(product: Product, application: str) -> None:
     world = product.factory(OLD)
@@ -95,6 +97,7 @@ def test_an_image_whose_health_check_fails_is_rolled_back(product: Product, appl
     assert ledger(world).counters == [1, 0]
 
 
+@pytest.mark.requirement("UPE13")
 def test_an_image_that_cannot_reach_the_server_is_rolled_back(product: Product) -> None:
     """What it must prove at least is that the next fix can reach it."""
     world = product.factory(OLD, speed=10)
@@ -119,6 +122,7 @@ def replace_settings(world: World, content: bytes) -> None:
     world.flash_path.write_bytes(data)
 
 
+@pytest.mark.requirement("UPE14")
 @pytest.mark.parametrize("at", [40, 90])
 def test_a_download_goes_on_after_a_power_cut(product: Product, at: int) -> None:
     world = product.factory(OLD)
@@ -178,7 +182,7 @@ def test_key_sets_are_followed_link_by_link(product: Product) -> None:
     third = second.next()
     for made in (second, third):
         (product.folder / "keys.cose").write_bytes(made.document)
-        site.publish(product.root, product.class_id, [product.folder / "keys.cose"])
+        publish(product.root, product.class_id, [product.folder / "keys.cose"])
     console = consoles(run(world, "runs already"))
     assert "key set 2 accepted\nsekisho: key set 3 accepted" in console
     assert "confirmed" in console
@@ -192,6 +196,55 @@ def test_the_next_network_is_tried_where_the_first_is_not_there(product: Product
     run(world, "sekisho: NOTHING")
     replace_settings(world, json.dumps(dict(json.loads(settings(world)), wifi=networks[:2])).encode())
     run(world, "sekisho: NETWORK (no Wi-Fi network of the settings can be reached)")
+
+
+def application(words: str, rest: str = "") -> bytes:
+    """An application image: a littlefs with a module `application` that prints *words*."""
+    source = f"import sekisho\n{rest}\nasync def main():\n    print({words!r})\n"
+    return flashimage.make_littlefs(LAYOUT["app_0"].size, {"application.py": source.encode()}, "app_0")
+
+
+@pytest.mark.requirement("UPE01")
+def test_firmware_and_application_are_updated_together_and_one_by_one(product: Product) -> None:
+    world = product.factory(OLD)
+    app = application("first application")
+    product.publish(product.release(2, NEW, app), NEW, app)
+    console = consoles(run(world, "release 2 runs already"))
+    assert "first application" in console
+    assert "confirmed" in console
+
+    app = application("second application")
+    product.publish(product.release(3, None, app, suit.Tie("fw", 2)), app)
+    results = run(world, "release 3 runs already")
+    console = consoles(results)
+    assert "first application" in console
+    assert console.index("second application") < console.index("sekisho: confirmed")
+    assert erased(results, "ota_0") == erased(results, "ota_1") == 0
+    assert ledger(world).counters == [2, 3]
+    # and the pair is what comes up from now on
+    assert "second application" in consoles(run(world, "NOTHING"))
+
+
+@pytest.mark.requirement("UPE13", "UPE14")
+def test_an_application_whose_health_check_fails_is_rolled_back(product: Product) -> None:
+    world = product.factory(OLD)
+    good, bad = application("good"), application("bad", "sekisho.on_health(lambda: False)")
+    product.publish(product.release(2, NEW, good), NEW, good)
+    run(world, "release 2 runs already")
+    product.publish(product.release(3, None, bad, suit.Tie("fw", 2)), bad)
+    console = consoles(run(world, "RETRY_LATER"))
+    assert "bad" in console
+    assert console.rindex("good") > console.rindex("bad")
+    assert ledger(world).counters == [2, 2]
+
+
+def test_an_application_that_breaks_down_later_leaves_the_agent_at_work(product: Product) -> None:
+    world = product.factory(OLD)
+    product.personalities.default = product.personality(application=CRASHES)
+    product.offer(2, NEW, application=NOTES)
+    console = consoles(run(world, "release 2 runs already"))
+    assert "the agent goes on alone" in console
+    assert "confirmed" in console
 
 
 @pytest.mark.parametrize("label", ["data", "vfs"])

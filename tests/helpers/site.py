@@ -45,23 +45,29 @@ class Product:
         """Our firmware with this product's configuration and further frozen modules (name=source)."""
         return Personality(name).with_modules(sekisho_config=config.render(self.device), **modules)
 
-    def release(self, sequence: int, payload: bytes) -> bytes:
-        """A signed envelope for one firmware."""
-        components = (suit.Component.of("fw", payload),)
-        contents = suit.Release(self.device.vendor, self.device.classes[0], sequence, components)
+    def release(self, sequence: int, payload: bytes | None, app: bytes | None = None, *ties: suit.Tie) -> bytes:
+        """A signed envelope for a firmware, an application image, or both."""
+        images = {"fw": payload, "app": app}
+        components = tuple(suit.Component.of(name, data) for name, data in images.items() if data is not None)
+        contents = suit.Release(self.device.vendor, self.device.classes[0], sequence, components, ties)
         return suit.encode(contents, [self.keys.release[0]])
 
     def offer(self, sequence: int, payload: bytes, **modules: str) -> bytes:
-        """Publish a release; *modules* make the new firmware behave differently. Returns the envelope."""
+        """Publish a firmware release; *modules* make the new firmware behave differently. Returns the envelope."""
         if modules:
             image = imagefile.parse(payload)
             self.personalities.images[image.digest.hex()] = self.personality(f"release {sequence}", **modules)
         envelope = self.release(sequence, payload)
-        files = {"release.suit": envelope, "payload.bin": payload, "keyset.cose": self.keys.document}
-        for name, data in files.items():
-            (self.folder / name).write_bytes(data)
-        publish(self.root, self.class_id, [self.folder / name for name in files])
+        self.publish(envelope, payload)
         return envelope
+
+    def publish(self, envelope: bytes, *payloads: bytes) -> None:
+        """Put a release, its payloads and the newest key set where devices look."""
+        paths = []
+        for number, data in enumerate((envelope, *payloads, self.keys.document)):
+            paths.append(self.folder / f"published-{number}")
+            paths[-1].write_bytes(data)
+        publish(self.root, self.class_id, paths)
 
     def factory(self, payload: bytes, sequence: int = 1, name: str = "device", **world: int) -> World:
         """A device as it leaves the factory with *payload* as release *sequence*."""
