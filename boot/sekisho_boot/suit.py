@@ -27,7 +27,6 @@ from .reasons import COMMAND, COMPONENT, ENVELOPE, LIMIT, MANIFEST, PARAMETER, S
 FW = const(0)
 APP = const(1)
 NAMES = ("fw", "app")
-_IDENTIFIERS = (b"fw", b"app")
 
 MAX_ENVELOPE = const(3992)  # a sector less the header and prefix of its slot record (docs/flash-format.md)
 MAX_BLOCKS = const(4)  # authentication blocks
@@ -39,40 +38,27 @@ MAX_NUMBER = (1 << 63) - 1  # sequence numbers and times
 Plan = namedtuple("Plan", ("sequence", "digest", "targets", "key", "use_before"))
 Target = namedtuple("Target", ("component", "digest", "size", "uri"))
 
-_ENVELOPE_TAG = const(107)
-
-# envelope and manifest members (section 8.3, 8.4)
-_AUTHENTICATION = const(2)
-_MANIFEST = const(3)
-_VERSION = const(1)
-_SEQUENCE = const(2)
-_COMMON = const(3)
-_REFERENCE_URI = const(4)
+# Sequences by their manifest member (section 8.4); the shared one lies in common and gets a number of ours.
+_SHARED = const(0)
 _VALIDATE = const(7)
 _PAYLOAD_FETCH = const(16)
 _INSTALL = const(20)
-_TEXT = const(23)
-_SHARED = const(0)  # our own number for the shared sequence
 
-# commands (section 8.4.8); a condition and the parameter it judges have the same number
+# Commands (section 8.4.8). A condition, and fetch, has the number of the parameter that it uses.
 _VENDOR = const(1)
 _CLASS = const(2)
-_IMAGE = const(3)
+_IMAGE = const(3)  # and the size
 _USE_BEFORE = const(4)
 _SET_INDEX = const(12)
 _OVERRIDE = const(20)
 _FETCH = const(21)
 _DEVICE = const(24)
-_COMPONENT_VERSION = const(28)
+_VERSION = const(28)
+_CONDITIONS = (_VENDOR, _CLASS, _IMAGE, _USE_BEFORE, _DEVICE, _VERSION)
+_SIZE = const(14)  # a parameter only
 
-# parameters that no condition of the same number judges
-_SIZE = const(14)
-_URI = const(21)  # the number of fetch, which uses it
-
-_CONDITIONS = (_VENDOR, _CLASS, _IMAGE, _USE_BEFORE, _DEVICE, _COMPONENT_VERSION)
-_MAX_POLICY = const(15)  # reporting policy: four flags, without effect here
 _SHA256 = const(-16)
-# what one signature's failure says, from the least to the most telling
+# What the failure of a signature says, from the least to the most telling.
 _TELLING = (reasons.ALGORITHM, reasons.KEY_UNKNOWN, reasons.SIGNATURE, reasons.KEY_REVOKED)
 
 
@@ -86,13 +72,6 @@ class _Part:
         self.validated = False
 
 
-def _digest(reader: Reader) -> bytes:
-    """Takes a SUIT_Digest, which must be SHA-256."""
-    if reader.array() != 2 or reader.int() != _SHA256:
-        raise Refused(reader.wrong)
-    return _fixed(reader, 32)
-
-
 def _fixed(reader: Reader, size: int) -> bytes:
     value = reader.bstr()
     if len(value) != size:
@@ -100,11 +79,25 @@ def _fixed(reader: Reader, size: int) -> bytes:
     return bytes(value)
 
 
+def _digest(reader: Reader) -> bytes:
+    """Takes a SUIT_Digest, which must be SHA-256."""
+    if reader.array() != 2 or reader.int() != _SHA256:
+        raise Refused(reader.wrong)
+    return _fixed(reader, 32)
+
+
 def _number(reader: Reader) -> int:
     value = reader.uint()
     if value > MAX_NUMBER:
         raise Refused(LIMIT)
     return value
+
+
+def _hashed(reader: Reader) -> tuple:
+    """Takes a wrapped item; returns (Reader over it, its SHA-256). SUIT digests cover the head of the string, too."""
+    start = reader.pos
+    inner = reader.wrapped()
+    return inner, sha256(reader.buf[start : reader.pos]).digest()
 
 
 def _authenticate(wrapper: Reader, keyset) -> tuple:
@@ -116,20 +109,19 @@ def _authenticate(wrapper: Reader, keyset) -> tuple:
     payload = signed.buf[signed.pos : signed.end]
     digest = _digest(signed)
     signed.done()
-    keys = keyset.release_keys()
     signers = []
-    telling = -1
+    telling = 0 if count > 1 else 1  # without any block: KEY_UNKNOWN
     for _ in range(count - 1):
         block = wrapper.bstr()
         try:
-            signers.append(verify_sign1(block, payload, keys, keyset.revoked_keys))
+            signers.append(verify_sign1(block, payload, keyset.release_keys(), keyset.revoked_keys))
         except Refused as error:  # a block of another algorithm or signer is skipped, a malformed one is not
             if error.code not in _TELLING:
                 raise
             telling = max(telling, _TELLING.index(error.code))
     wrapper.done()
     if not signers:
-        raise Refused(_TELLING[telling] if telling >= 0 else reasons.KEY_UNKNOWN)
+        raise Refused(_TELLING[telling])
     return digest, signers
 
 
@@ -138,25 +130,20 @@ def _open(envelope, keyset) -> tuple:
     if len(envelope) > MAX_ENVELOPE:
         raise Refused(LIMIT)
     reader = Reader(envelope, wrong=ENVELOPE)
-    if reader.tag() != _ENVELOPE_TAG:
+    if reader.tag() != 107:
         raise Refused(ENVELOPE)
     count = reader.map()
-    if not 2 <= count <= 3 or reader.head() != (UINT, _AUTHENTICATION):
+    if not 2 <= count <= 3 or reader.head() != (UINT, 2):
         raise Refused(ENVELOPE)
     wrapper = reader.wrapped()
-    if reader.head() != (UINT, _MANIFEST):
+    if reader.head() != (UINT, 3):
         raise Refused(ENVELOPE)
-    start = reader.pos
-    manifest = reader.wrapped()
-    # SUIT digests cover the head of the byte string, too.
-    actual = sha256(reader.buf[start : reader.pos]).digest()
+    manifest, actual = _hashed(reader)
     text = None
-    if count > 2:  # The agent strips integrated payloads; a severed member is refused with the manifest.
-        if reader.head() != (UINT, _TEXT):
+    if count == 3:  # The agent strips integrated payloads; a severed member is refused with the manifest.
+        if reader.head() != (UINT, 23):
             raise Refused(ENVELOPE)
-        start = reader.pos
-        reader.bstr()
-        text = sha256(reader.buf[start : reader.pos]).digest()
+        text = _hashed(reader)[1]
     reader.done()
     digest, signers = _authenticate(wrapper, keyset)
     if actual != digest:
@@ -167,34 +154,34 @@ def _open(envelope, keyset) -> tuple:
     return manifest, digest, signers, text
 
 
-def _members(reader: Reader, text) -> dict:
-    """Reads the manifest map; returns its members, sequences as Readers. *text*: digest of the envelope's text."""
-    members = {}
+def _members(reader: Reader, text) -> tuple:
+    """Reads the manifest; returns (sequence number, common, {member: sequence}). *text*: digest of the one enclosed."""
+    found = {}
     for key in reader.int_keys():
         value = None
-        if key == _VERSION:
+        if key == 1:  # manifest-version
             if reader.uint() != 1:
                 raise Refused(reasons.MANIFEST_VERSION)
-        elif key == _SEQUENCE:
+        elif key == 2:  # manifest-sequence-number
             value = _number(reader)
-        elif key == _REFERENCE_URI:
+        elif key == 4:  # reference-uri
             reader.tstr()
-        elif key == _TEXT:
+        elif key == 23:  # text
             value = _digest(reader)
-        elif key in (_COMMON, _VALIDATE, _PAYLOAD_FETCH, _INSTALL):
+        elif key in (3, _VALIDATE, _PAYLOAD_FETCH, _INSTALL):  # 3: common
             if reader.peek() == ARRAY:
                 raise Refused(SEVERABLE)  # a digest: needed here, but severed
             value = reader.wrapped()
         else:
             raise Refused(MANIFEST)
-        members[key] = value
+        found[key] = value
     reader.done()
-    for key in (_VERSION, _SEQUENCE, _COMMON, _VALIDATE):
-        if key not in members:
+    for key in (1, 2, 3, _VALIDATE):
+        if key not in found:
             raise Refused(MANIFEST)
-    if text is not None and text != members.get(_TEXT):
+    if text is not None and text != found.get(23):
         raise Refused(SEVERABLE)
-    return members
+    return found[2], found[3], found
 
 
 def _common(reader: Reader) -> tuple:
@@ -202,15 +189,13 @@ def _common(reader: Reader) -> tuple:
     parts = []
     shared = None
     for key in reader.int_keys():
-        if key == 2:
+        if key == 2:  # components
             for _ in range(reader.array()):
-                if reader.array() != 1:
+                name = bytes(reader.bstr()) if reader.array() == 1 else None
+                if name not in (b"fw", b"app") or name in [NAMES[part.component].encode() for part in parts]:
                     raise Refused(COMPONENT)
-                name = bytes(reader.bstr())
-                if name not in _IDENTIFIERS or _IDENTIFIERS.index(name) in [part.component for part in parts]:
-                    raise Refused(COMPONENT)
-                parts.append(_Part(_IDENTIFIERS.index(name)))
-        elif key == 4:
+                parts.append(_Part(FW if name == b"fw" else APP))
+        elif key == 4:  # shared-sequence
             shared = reader.wrapped()
         else:
             raise Refused(MANIFEST)
@@ -240,32 +225,38 @@ def _matches(version: tuple, actual: int) -> bool:
     return (actual > wanted, actual >= wanted, actual == wanted, actual <= wanted, actual < wanted)[operation - 1]
 
 
+def _parameter(reader: Reader, key: int):
+    """Takes the value of one parameter."""
+    if key in (_VENDOR, _CLASS, _DEVICE):
+        return _fixed(reader, 16)
+    if key == _USE_BEFORE:
+        return _number(reader)
+    if key == _VERSION:
+        return _version(reader)
+    if key == _IMAGE:
+        image = reader.wrapped()
+        value = _digest(image)
+        image.done()
+    elif key == _SIZE:
+        value = reader.uint()
+        if not 0 < value <= MAX_IMAGE:
+            raise Refused(reasons.IMAGE_SIZE)
+    elif key == _FETCH:
+        value = reader.tstr()
+        if not 0 < len(value) <= MAX_URI:
+            raise Refused(LIMIT)
+    else:
+        raise Refused(PARAMETER)
+    return value
+
+
 def _override(reader: Reader, parts: list) -> None:
     """Takes the argument of override-parameters and sets them on *parts*."""
     reader.wrong = PARAMETER
     for key in reader.int_keys():
-        if key in (_VENDOR, _CLASS, _DEVICE):
-            value = _fixed(reader, 16)
-        elif key == _IMAGE:
-            image = reader.wrapped()
-            value = _digest(image)
-            image.done()
-        elif key == _SIZE:
-            value = reader.uint()
-            if not 0 < value <= MAX_IMAGE:
-                raise Refused(reasons.IMAGE_SIZE)
-        elif key == _URI:
-            value = reader.tstr()
-            if not 0 < len(value) <= MAX_URI:
-                raise Refused(LIMIT)
-        elif key == _USE_BEFORE:
-            value = _number(reader)
-        elif key == _COMPONENT_VERSION:
-            value = _version(reader)
-        else:
-            raise Refused(PARAMETER)
+        value = _parameter(reader, key)
         for part in parts:
-            if key == _COMPONENT_VERSION:  # A range is two comparisons; the first one must have been made.
+            if key == _VERSION:  # A range is two comparisons; the first one must have been made.
                 if key in part.values and key not in part.done:
                     raise Refused(PARAMETER)
                 part.done.discard(key)
@@ -298,14 +289,13 @@ def _judge(command: int, part: _Part, identity, state, now: int) -> None:
         raise Refused(reasons.CLASS)
     if command == _DEVICE and value != identity.device:
         raise Refused(reasons.DEVICE)
-    if state is not None:
-        if command == _USE_BEFORE and now >= value:
-            raise Refused(reasons.EXPIRED_MANIFEST)
-        if command == _COMPONENT_VERSION:
-            running = state.running[part.component]
-            # No application is running: there is nothing that a new firmware must fit.
-            if not _matches(value, running) and (running or part.component != APP):
-                raise Refused(reasons.VERSION_TIE)
+    if command == _USE_BEFORE and state is not None and now >= value:
+        raise Refused(reasons.EXPIRED_MANIFEST)
+    if command == _VERSION and state is not None:
+        running = state.running[part.component]
+        # Where no application is running there is nothing that a new firmware must fit.
+        if not _matches(value, running) and (running or part.component != APP):
+            raise Refused(reasons.VERSION_TIE)
     part.done.add(command)
 
 
@@ -322,12 +312,12 @@ def _run(reader: Reader, section: int, parts: list, identity, state, now: int) -
             current = _select(reader, parts)
             continue
         if place == 0 and len(parts) > 1:
-            raise Refused(COMPONENT)  # section 8.4.10.1: a sequence must first say which component it means
+            raise Refused(COMPONENT)  # a sequence must first say which component it means
         if command == _OVERRIDE:
             _override(reader, current)
             continue
         known = section in (_PAYLOAD_FETCH, _INSTALL) if command == _FETCH else command in _CONDITIONS
-        if not known or reader.uint() > _MAX_POLICY:
+        if not known or reader.uint() > 15:  # reporting policy: four flags, without effect here
             raise Refused(COMMAND)
         for part in current:
             _judge(command, part, identity, state, now)
@@ -345,12 +335,12 @@ def _is_target(part: _Part) -> bool:
     if _IMAGE in values:
         if _VENDOR not in values or _CLASS not in values:
             raise Refused(PARAMETER)
-        if not part.validated or _COMPONENT_VERSION in values:
+        if not part.validated or _VERSION in values:
             raise Refused(COMMAND)
         return True
-    if _SIZE in values or _URI in values:
+    if _SIZE in values or _FETCH in values:
         raise Refused(PARAMETER)
-    if _COMPONENT_VERSION not in values:
+    if _VERSION not in values:
         raise Refused(COMPONENT)  # it has no part in this manifest
     return False
 
@@ -364,12 +354,11 @@ def check(envelope, keyset, identity, state, now: int) -> Plan:
     are judged. *now*: seconds since 1970. An expired key set is the caller's to refuse.
     """
     manifest, digest, signers, text = _open(envelope, keyset)
-    members = _members(manifest, text)
-    sequence = members[_SEQUENCE]
-    parts, members[_SHARED] = _common(members[_COMMON])
+    sequence, common, sections = _members(manifest, text)
+    parts, sections[_SHARED] = _common(common)
     for section in (_SHARED, _PAYLOAD_FETCH, _INSTALL, _VALIDATE):
-        if section in members:
-            _run(members[section], section, parts, identity, state, now)
+        if section in sections:
+            _run(sections[section], section, parts, identity, state, now)
 
     targets = [part for part in parts if _is_target(part)]
     if not targets:
@@ -391,10 +380,6 @@ def check(envelope, keyset, identity, state, now: int) -> Plan:
         if FW not in named or (APP not in named and state.running[APP]):
             raise Refused(reasons.VERSION_TIE)
     times = [part.values[_USE_BEFORE] for part in parts if _USE_BEFORE in part.values]
-    return Plan(
-        sequence,
-        digest,
-        [Target(p.component, p.values[_IMAGE], p.values[_SIZE], p.values.get(_URI)) for p in targets],
-        key_id(keyset.release_keys()[signers[0]]),
-        min(times) if times else None,
-    )
+    images = [Target(p.component, p.values[_IMAGE], p.values[_SIZE], p.values.get(_FETCH)) for p in targets]
+    signer = key_id(keyset.release_keys()[signers[0]])
+    return Plan(sequence, digest, images, signer, min(times) if times else None)
