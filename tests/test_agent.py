@@ -59,7 +59,7 @@ def on_cpython(*arguments: str) -> str:
 
 
 def on_micropython(*arguments: str) -> str:
-    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="140k")
+    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="160k")
 
 
 @pytest.fixture(scope="module", params=[on_cpython, on_micropython])
@@ -111,6 +111,8 @@ CASES = {
     "asked again": "NOTHING: ",
     "refused": "CLASS: ",
     "not fetched again": "NOTHING: ",
+    "engine refuses the bytes, IMAGE_FORMAT": "IMAGE_FORMAT: begin 0, abort IMAGE_FORMAT",
+    "engine refuses the bytes, FLASH": "FLASH: begin 0",
     "superseded": "staged: abort NOTHING, begin 0, stage",
     "failed lately": "RETRY_LATER:  600",
     "failed long ago": STAGED,

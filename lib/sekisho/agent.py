@@ -95,18 +95,18 @@ class Agent:
             try:
                 for target in plan.targets:
                     await self._payload(target, offsets[target.component])
+                self.engine.stage()
+                self.say("sekisho: release %d staged" % plan.sequence)
+                return True
             except _Changed:
                 self.say("sekisho: the server's payload has changed; starting again")
-                self._remember("")
-                self.engine.abort(SERVER)
-                continue
-            try:
-                self.engine.stage()
-            except Refused:
-                self._since = time.ticks_ms()
+                self._drop(SERVER)
+            except http.Failed:
+                raise  # what has come so far stays; the next poll goes on from there
+            except Refused as refused:
+                if kind(refused.code) == "permanent":  # the engine will not have these bytes
+                    self._drop(refused.code)
                 raise
-            self.say("sekisho: release %d staged" % plan.sequence)
-            return True
         raise http.Failed(SERVER, "the server's payload keeps changing")
 
     def _accept(self, envelope):
@@ -140,6 +140,13 @@ class Agent:
             left = doubling(FIRST_RETRY, tries, MAX_RETRY) - time.ticks_diff(time.ticks_ms(), self._since) // 1000
             if left > 0:
                 raise http.Failed(RETRY_LATER, "release %d failed before" % plan.sequence, min(left, self.every))
+
+    def _drop(self, code: int) -> None:
+        """Ends the update in progress, if the engine has not done so already."""
+        self._since = time.ticks_ms()
+        self._remember("")
+        if self.engine.status()["phase"] == FETCHING:
+            self.engine.abort(code)
 
     def _forget(self, file: str) -> None:
         self._tags.pop(file, None)

@@ -5,7 +5,17 @@ from hashlib import sha256
 
 from sekisho import agent, http, settings
 from sekisho_boot.ledger import FETCHING, IDLE, READY
-from sekisho_boot.reasons import CLASS, HEALTH, IMAGE_DIGEST, KEYSET_VERSION, NOTHING, Refused, name
+from sekisho_boot.reasons import (
+    CLASS,
+    FLASH,
+    HEALTH,
+    IMAGE_DIGEST,
+    IMAGE_FORMAT,
+    KEYSET_VERSION,
+    NOTHING,
+    Refused,
+    name,
+)
 
 CLASS_ID = bytes(range(16))
 SIZE = 10000
@@ -43,7 +53,7 @@ class Engine:
         self.keyset = 1
         self.retries = []
         self.trial = False
-        self.refuse = 0
+        self.refuse = self.refuse_bytes = 0
         self.step = progress
 
     def status(self):
@@ -79,6 +89,8 @@ class Engine:
         return [self.at, 0]
 
     def write(self, component, off, buf):
+        if self.refuse_bytes:
+            raise Refused(self.refuse_bytes)
         target = self.plan.targets[component]
         assert off == self.at
         assert 0 < len(buf) <= 4096
@@ -170,6 +182,11 @@ async def decisions(base: str, served) -> None:
     print("refused =", await update(updater))
     updater.engine.refuse = 0
     print("not fetched again =", await update(updater))
+
+    for code in (IMAGE_FORMAT, FLASH):
+        engine = Engine()
+        engine.refuse_bytes = code
+        print("engine refuses the bytes,", name(code), "=", await update(device(base, engine)[0]))
 
     engine = Engine()
     engine.phase, engine.manifest, engine.kept = FETCHING, b"another", 8192
