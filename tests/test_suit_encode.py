@@ -109,6 +109,7 @@ def test_the_engine_reads_what_the_desk_wrote(release, chosen):
     assert suit_show.render(suit.decode(envelope))
 
 
+@pytest.mark.requirement("UPE11", "UPC01")
 @settings(deadline=None, max_examples=60)
 @given(releases(), st.data())
 def test_no_changed_byte_gets_past_either_reader(release, data):
@@ -166,6 +167,7 @@ class BadSigner(cose.MemorySigner):
         return bytes(64)
 
 
+@pytest.mark.requirement("UPC01")
 def test_a_signature_that_does_not_verify_never_leaves_the_desk():
     assert code(suit.encode, RELEASE, [BadSigner(b"b" * 32)]) == "SIGNATURE"
     wrong = cose.MemorySigner(b"w" * 32)
@@ -211,6 +213,7 @@ def test_refuses_to_write_what_the_engine_would_refuse(change, reason):
     assert code(suit.encode, replace(RELEASE, **change), SIGNERS[:1]) == reason
 
 
+@pytest.mark.requirement("UPE11", "UPC02")
 def test_the_engine_refuses_what_does_not_fit_the_device():
     app = suit.Release(VENDOR, CLASS, 7, (APP,), (suit.Tie("fw", 5, 9),))
     envelope = suit.encode(app, SIGNERS[:1])

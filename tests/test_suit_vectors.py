@@ -208,6 +208,7 @@ def test_the_engine_verifies_every_ed25519_signature(index, load):
     assert count >= 7
 
 
+@pytest.mark.requirement("UPE11")
 @pytest.mark.parametrize("vector", sorted(NEGATIVE))
 def test_every_negative_vector_is_refused_by_desk_and_engine(vector, load):
     data = load(vector)

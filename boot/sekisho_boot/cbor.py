@@ -54,7 +54,7 @@ class Reader:
                 raise Refused(CBOR)
             value = int.from_bytes(buf[pos : pos + width], "big")
             # Shortest form: the value must not fit the next smaller width. A one-byte simple value is never needed.
-            if value < 24 or (width > 1 and value >> (4 * width) == 0) or first >= 0xE0:
+            if value < 24 or value >> (4 * width) == 0 or first >= 0xE0:
                 raise Refused(CBOR)
             pos += width
         else:

@@ -44,7 +44,7 @@ def _protected(reader: Reader) -> tuple:
                 alg = header.int() if header.peek() <= NINT else None
                 if alg not in _ALGORITHMS:
                     raise Refused(ALGORITHM)
-            elif label == _KID and alg:
+            elif label == _KID:
                 kid = header.bstr()
             else:
                 raise Refused(COSE)

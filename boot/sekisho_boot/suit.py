@@ -200,8 +200,6 @@ def _common(reader: Reader) -> tuple:
         else:
             raise Refused(MANIFEST)
     reader.done()
-    if not parts:
-        raise Refused(COMPONENT)
     if shared is None:
         raise Refused(MANIFEST)
     return parts, shared

@@ -65,6 +65,13 @@ def test_refuses_a_stranger_and_a_wrong_payload():
 
 
 @faked
+def test_a_payload_has_at_most_64_kilobytes():
+    made = sign1(PAYLOAD, A)
+    assert refusal(cose.verify_sign1, made, bytes(65535), (A,)) == "SIGNATURE"
+    assert refusal(cose.verify_sign1, made, bytes(65536), (A,)) == "LIMIT"
+
+
+@faked
 def test_a_revoked_key_is_named_as_revoked():
     revoked = [cose.key_id(B)]
     assert why(sign1(PAYLOAD, B), (A, B), revoked) == "KEY_REVOKED"
@@ -94,6 +101,9 @@ def test_the_algorithm_must_be_protected():
 def test_refuses_any_other_header():
     assert why(block(dumps(Pairs([(1, -19), (2, [1])])))) == "COSE"
     assert why(block(dumps(Pairs([(1, -19), (3, 0)])))) == "COSE"
+    for label in (3, 5, 33, -1):  # also where the value is a byte string, like that of the kid
+        assert why(block(dumps(Pairs([(1, -19), (label, b"x")])))) == "COSE"
+        assert why(block(headers={label: b"x"})) == "COSE"
     assert why(block(dumps(Pairs([(1, -19), (-1, 0)])))) == "COSE"
     assert why(block(headers={2: [4]})) == "COSE"
     assert why(block(headers={5: b""})) == "COSE"
@@ -198,6 +208,8 @@ def test_refuses_malformed_cose_sign():
     assert why_sign(document([signer(A)], headers={4: b"x"})) == "COSE"
     assert why_sign(document([signer(A)], payload=None)) == "COSE"
     assert why_sign(document([signer(A)]) + b"\0") == "CBOR"
+    assert why_sign(dumps(Tag(98, [b"", NO_HEADERS, PAYLOAD, [], 0]))) == "COSE"
+    assert why_sign(dumps(Tag(98, [b"", NO_HEADERS, PAYLOAD]))) == "COSE"
     assert why_sign(document([signer(A) + [1]])) == "COSE"
     assert why_sign(document([[EDDSA, {}, bytes(64)]])) == "COSE"
     assert why_sign(document([[b"", {1: -19}, bytes(64)]])) == "COSE"

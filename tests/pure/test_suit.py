@@ -317,6 +317,8 @@ def test_one_trusted_signature_among_several_is_enough():
     # and without one, the most telling reason is given
     assert why(made.envelope(blocks=foreign)) == "KEY_UNKNOWN"
     assert why(made.envelope(blocks=foreign[:2])) == "ALGORITHM"
+    assert why(made.envelope(blocks=foreign[:1])) == "ALGORITHM"
+    assert why(made.envelope(blocks=[])) == "KEY_UNKNOWN"
     assert why(made.envelope(blocks=foreign + [forged])) == "SIGNATURE"
     assert why(made.envelope(blocks=[forged] + foreign)) == "SIGNATURE"
 
@@ -524,7 +526,8 @@ def test_refuses_odd_and_empty_sequences():
     assert why_members(m7=b"") == "CBOR"
     assert why_members(m7=dumps({3: 15})) == "COMMAND"
     assert why_members(m7=dumps(["a", 15])) == "COMMAND"
-    assert why_install([3, 15] * 65) == "LIMIT"
+    assert why_install([3, 15] * 63) is None
+    assert why_install([3, 15] * 64) == "LIMIT"
 
 
 @faked
@@ -532,6 +535,7 @@ def test_refuses_wrong_reporting_policies():
     assert why_install([3, 0]) is None
     for policy in (16, 255, -1, None, b"", "15", [15]):
         assert why_install([3, policy]) == "COMMAND"
+        assert why_install([20, {21: URI}, 21, policy]) == "COMMAND"
 
 
 @faked
@@ -627,6 +631,9 @@ def test_refuses_wrong_parameter_types():
     )
     for key, value in wrong:
         assert why_install([20, {key: value}]) == "PARAMETER", key
+    for value in (dumps([0, [1]]), dumps([6, [1]]), dumps([2, [1, 0]]), dumps([2, [-1]])):
+        made = Make(shared=[12, 0] + shared_fw() + [12, 1, 20, {28: value}, 28, 15])
+        assert why(made) == "PARAMETER"
     assert why_install([20, 15]) == "PARAMETER"
     assert why_install([20, [21, URI]]) == "PARAMETER"
     assert why_install([20, {"a": 1}]) == "PARAMETER"
@@ -639,6 +646,8 @@ def test_refuses_wrong_parameter_types():
 @faked
 def test_refuses_parameters_over_their_limits():
     assert why(simple(p14=1 << 24), state=ALONE) is None
+    assert why(simple(p14=1), state=ALONE) is None
+    assert why_install([20, {21: "u"}, 21, 2]) is None
     for size in (0, (1 << 24) + 1, 1 << 31, (1 << 64) - 1):
         assert why(simple(p14=size), state=ALONE) == "IMAGE_SIZE"
     assert why_install([20, {21: "u" * 255}, 21, 2]) is None
@@ -656,6 +665,7 @@ def test_a_lower_sequence_number_is_refused():
     assert why(Make(sequence=4)) == "SEQUENCE"
     assert why(Make(sequence=5)) is None
     assert why(Make(sequence=0), state=State((0, 0), (0, 3))) == "SEQUENCE"
+    assert why(Make(sequence=1), state=State((0, 0), (0, 3))) is None
     high = State((5, 9), (5, 9))
     assert why(both(), state=high) == "SEQUENCE"  # one number for both, proven for both
     assert why(Make(sequence=1 << 62), state=State(((1 << 63) - 1, 3), (5, 3))) == "SEQUENCE"
@@ -692,6 +702,7 @@ def test_a_tie_may_be_a_range():
     assert why(between(1, 2)) == "VERSION_TIE"
     unasked = [12, 0] + shared_fw() + [12, 1, 20, {28: dumps([3, [99]])}] + tie()
     assert why(Make(shared=unasked)) == "PARAMETER"
+    assert why(Make(shared=[12, 0] + shared_fw() + [12, 1] + tie() + [20, {28: dumps([3, [99]])}])) == "PARAMETER"
 
 
 @faked
@@ -713,6 +724,13 @@ def test_an_application_must_name_its_firmware():
 @faked
 def test_a_tie_to_an_application_that_is_not_there_holds():
     assert why(Make(), state=ALONE) is None
+
+
+@faked
+def test_a_tie_has_nothing_that_a_target_has():
+    for extra in ([20, {14: 5}], [20, {14: 5, 1: VENDOR}, 1, 15]):
+        assert why(Make(shared=[12, 0] + shared_fw() + [12, 1] + tie() + extra)) == "PARAMETER"
+    assert why(Make(install=[12, 0] + INSTALL + [12, 1, 20, {21: URI}, 21, 2])) == "PARAMETER"
 
 
 @faked
