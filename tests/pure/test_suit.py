@@ -737,3 +737,14 @@ def test_a_tie_has_nothing_that_a_target_has():
 def test_a_component_is_either_tied_or_replaced():
     shared = shared_fw() + tie(2, (1,))
     assert why(Make((b"fw",), shared, INSTALL, VALIDATE), state=ALONE) == "COMMAND"
+
+
+REQUIREMENTS = {
+    "test_nothing_of_the_manifest_is_read_before_its_signature": ("UPE11", "UPC01"),
+    "test_refuses_every_flipped_bit": ("UPE11", "UPC01"),
+    "test_refuses_images_for_others": ("UPE11",),
+    "test_a_key_signs_only_for_its_components_and_classes": ("UPE11",),
+    "test_refuses_revoked_keys_and_manifests": ("UPC05",),
+    "test_a_lower_sequence_number_is_refused": ("UPC02",),
+    "test_floor_and_ceiling_of_the_component_hold": ("UPC05",),
+}
