@@ -1,12 +1,14 @@
 """The documents say what the code does: help texts, reason codes, links."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from sekisho_tools import cli
+from typer.main import get_command
 
 REPO = Path(__file__).parents[1]
 PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md")])
@@ -46,3 +48,21 @@ def test_make_targets_in_the_documents_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"`make ([a-z-]+)", page.read_text()):
             assert target in targets, f"{page.name} names make {target}"
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The `sekisho` command lines in the code blocks of a document, continued lines joined."""
+    text = page.read_text().replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^\s*\$ sekisho (.+)$", text, re.MULTILINE) if "…" not in line]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "commands.md"], ids=lambda page: page.name)
+def test_commands_in_the_documents_exist_with_their_options(page: Path) -> None:
+    for words in commands_in(page):
+        command = get_command(cli.app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands") or words == ["--help"], f"no such command: {' '.join(words)}"
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert used <= known, f"{page.name}: sekisho {command.name} has no {', '.join(used - known)}"

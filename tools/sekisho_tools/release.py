@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from . import cose, device_code, imagefile, suit
 from . import keyset as host_keyset
@@ -64,6 +65,7 @@ class Made:
     components: tuple[Component, ...]
     sequence: int
     digest: bytes
+    identity: Identity
 
 
 def environment(keyset_document: bytes) -> str:
@@ -250,7 +252,7 @@ def create(request: Request, signer: cose.Signer, keyset_document: bytes) -> Mad
     )
     envelope = suit.encode(content, [signer])
     plan = check(envelope, keyset, identity)
-    return Made(name, envelope, request.components, plan.sequence, bytes(plan.digest))
+    return Made(name, envelope, request.components, plan.sequence, bytes(plan.digest), identity)
 
 
 def payload_path(digest: bytes) -> str:
@@ -270,6 +272,8 @@ def summary(made: Made) -> dict[str, Any]:
         "name": made.name,
         "sequence": made.sequence,
         "manifest_digest": made.digest.hex(),
+        "vendor": str(UUID(bytes=made.identity.vendor)),
+        "class": str(UUID(bytes=made.identity.classes[0])),
         "envelope_bytes": len(made.envelope),
         "payloads": [
             {"component": part.name, "size": len(part.data), "sha256": part.digest.hex(), "content": part.words}

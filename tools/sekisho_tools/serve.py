@@ -11,12 +11,12 @@ import re
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import anyio.to_thread
 import uvicorn
@@ -192,16 +192,25 @@ def check_root(root: Path) -> Path:
 class StaticServer:
     """The server of one directory: ``run()`` blocks until Ctrl-C or SIGTERM; as a context it runs in a thread.
 
-    Attribute ``url`` is its base address, known before it runs (*port* 0 takes a free one).
+    Attribute ``url`` is its base address, known before it runs (*port* 0 takes a free one). *wrap* puts another ASGI
+    application around the site, to count or to spoil what it sends.
     """
 
-    def __init__(self, root: Path, host: str = "127.0.0.1", port: int = 0, access_log: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        access_log: bool = False,
+        wrap: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.root = check_root(root)
         self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        site = application(self.root)
         config = uvicorn.Config(
-            application(self.root),
+            wrap(site) if wrap else site,
             log_level="info" if access_log else "warning",
             access_log=access_log,
             lifespan="off",

@@ -81,6 +81,7 @@ def create(
         return
     for path in written:
         typer.echo(f"wrote {path}")
+    typer.echo(f"class {release.summary(made)['class']} (publish --class), sequence {made.sequence}")
 
 
 @app.command(
