@@ -2,7 +2,8 @@
 
     PYTHONPATH=tools:host_sim:tests python bench/bench_sim.py [--boots N] [--workers N]
 
-Each power-up is a fresh MicroPython process: bootloader model, engine from frozen modules, then rest. The flash is a
+Each power-up is a fresh MicroPython process: bootloader model, engine from frozen modules, then rest. Warm starts share
+what happens before the device first touches its world (`sekisho_sim.driver.ForkDriver`). The flash is a
 small one (app images of 20 KB), so that the figures are about the machinery and not about hashing.
 """
 
@@ -30,10 +31,12 @@ import sekisho_config
 from sekisho_boot import engine, port
 engine.boot(port.Port(sekisho_config))
 """
+COLD, WARM, PLAIN = "cold", "warm", "plain"
 CASES = {
-    "interpreter and shims": ("import sys\n", ForkDriver),
-    "engine, nothing to do": (ENGINE, ForkDriver),
-    "engine, plain process": (ENGINE, None),
+    "interpreter and shims": ("import sys\n", COLD),
+    "engine, nothing to do": (ENGINE, COLD),
+    "engine, warm starts": (ENGINE, WARM),
+    "engine, plain process": (ENGINE, PLAIN),
 }
 
 
@@ -43,7 +46,10 @@ def measure(case: str, boots: int) -> tuple[float, float]:
     old = firmware("old")
     desk = Desk()
     desk.factory(release.make(1, {0: old}, vendor=VENDOR, product=CLASS), old)
-    driver = kind() if kind else ProcessDriver(os.environ.get("SEKISHO_MICROPYTHON", "micropython"))
+    if kind == PLAIN:
+        driver: ForkDriver | ProcessDriver = ProcessDriver(os.environ.get("SEKISHO_MICROPYTHON", "micropython"))
+    else:
+        driver = ForkDriver(warm=kind == WARM)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, Machine(driver) as machine:
         world = on_device.world(Path(directory), desk, {old: code}, volatile=True)
         for _ in range(3):  # the first two ask the bootloader whether it knows rollback
@@ -64,7 +70,7 @@ def main() -> None:
     table = Table("case", "ms each", "device CPU ms", "a minute, 1 worker", f"a minute, {options.workers} workers")
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         for case, (_, kind) in CASES.items():
-            boots = options.boots if kind else max(5, options.boots // 20)
+            boots = max(5, options.boots // 20) if kind == PLAIN else options.boots
             seconds, used = pool.apply(measure, (case, boots))
             several = max(s for s, _ in pool.starmap(measure, [(case, boots)] * options.workers))
             table.add_row(

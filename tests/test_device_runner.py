@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from littlefs import LittleFS
 from sekisho_sim import device
 from sekisho_sim.bootloader import VALID, Entry
 from sekisho_sim.device import Limits, machine, power_cycle
-from sekisho_sim.driver import ProcessDriver
+from sekisho_sim.driver import ForkDriver, ProcessDriver
 from sekisho_sim.flash import Flash, decode_ops, replay
 from sekisho_sim.personality import STOCK, Personalities, Personality
 from sekisho_sim.world import World
@@ -111,8 +112,6 @@ def test_exception_in_one_script_does_not_stop_the_next(bench: Bench) -> None:
 
 
 def test_personality_follows_the_image_that_runs(bench: Bench) -> None:
-    import hashlib
-
     old, new = app("old"), app("new")
     table = {
         hashlib.sha256(image).hexdigest(): Personality(
@@ -426,6 +425,30 @@ def test_any_other_micropython_runs_the_same_device(bench: Bench, repo: Path) ->
         results = list(power_cycle(world, cut=5, torn="program-done", on=other))
         assert causes(results) == ["reset", "deep-sleep", "cut"]
         assert list(power_cycle(world, on=other))[-1].console.endswith("done\n")
+
+
+def test_warm_starts_are_the_same_devices(bench: Bench) -> None:
+    """A warm start shares what comes before the first touch of the world; everything after is as in a cold one."""
+    main = "import machine\nprint('imported')\n" + STEPS
+    outcomes = []
+    for warm in (False, True):
+        with device.Machine(ForkDriver(warm=warm)) as runner:
+            seen: list[object] = []
+            for number in range(6):
+                world = bench.world(main)
+                cut = list(power_cycle(world, cut=number, torn=None, on=runner))
+                again = list(power_cycle(world, on=runner))
+                seen += [(result.cause, result.console, result.ops) for result in cut + again]
+                seen.append(hashlib.sha256(world.flash_path.read_bytes()).digest())
+            outcomes.append(seen)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_warm_firmware_that_hangs_on_import_is_stopped(bench: Bench) -> None:
+    with device.Machine(ForkDriver(warm=True)) as runner:
+        world = bench.world("while True:\n    pass")
+        assert runner.run(world, limits=Limits(seconds=0.2)).cause == "timeout"
+        assert runner.run(bench.world("print('next')")).console == "next\n"
 
 
 def test_missing_micropython_is_said_in_one_sentence() -> None:

@@ -320,14 +320,17 @@ class Machine(Managed):
         backend = "_sim_mem" if self.driver.shares_memory else "_sim_file"
         addresses = "@ADDRESSES@" if self.driver.shares_memory else f"0, {flash.stat().st_size}, 0, 0"
         console = self.directory / "console"
+        shares = self.driver.shares_memory
+        warm = self.driver.warm and not calibrate
         code = (
             "import gc\ngc.collect()\nb=gc.mem_alloc()\n"
             f"import _sim_start as s\nimport {backend} as p\n"
             f"s.go(b,p,({addresses}),{str(self._rpc)!r},{str(tree.directory)!r},"
-            f"{str(flash.resolve())!r},{str(self._board.path)!r},{stock},{calibrate})"
+            f"{'' if shares else str(flash.resolve())!r},{'' if shares else str(self._board.path)!r},"
+            f"{stock},{calibrate},{warm})  # {self._board[at.VERSION]:x} {self._board[at.SPEED]}"
         )
         argv = ("micropython", "-X", f"heapsize={heap}", "-c", code)
-        return Spec(argv, (flash.resolve(), self._board.path), shims().directory, console)
+        return Spec(argv, (flash.resolve(), self._board.path), shims().directory, console, warm)
 
     def _watch(
         self, spec: Spec, host: _Host, world: World, limits: Limits, console: Callable[[str], None] | None
@@ -465,7 +468,7 @@ class _Tail:
         self.path, self.give, self.until = path, give, until
         self.at = 0
         self.text = ""
-        path.unlink(missing_ok=True)
+        path.write_bytes(b"")
 
     def read(self) -> bool:
         """Pass on what is new; True once the awaited text was there."""

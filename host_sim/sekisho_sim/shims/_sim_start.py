@@ -8,6 +8,7 @@ aside until each is imported (`_room`).
 import builtins
 import gc
 import io
+import os
 import struct
 import sys
 
@@ -28,6 +29,7 @@ _HIDDEN = ("argparse", "ffi", "termios", "uasyncio", "jni", "btree", "platform")
 _SHIMS = ("sys", "vfs", "os", "time", "esp32", "machine", "network", "socket", "ntptime", "cryptolib")
 
 _import = builtins.__import__
+_system = getattr(os, "system", None)  # the device's own `os` has none
 _path = sys.path
 _modules = sys.modules
 _room = {}  # path of a frozen module -> list as large as loading it will be
@@ -191,7 +193,7 @@ def _stock_boot():
             f.write("# This file is executed on every boot (including wake-boot from deepsleep)\n")
 
 
-def go(base, port, addresses, rpc, tree, flash, board, stock, calibrate):
+def go(base, port, addresses, rpc, tree, flash, board, stock, calibrate, warm):
     """Never returns. *base* is the heap in use before this module was loaded."""
     global _tree, _measured, _os
     try:
@@ -220,7 +222,11 @@ def go(base, port, addresses, rpc, tree, flash, board, stock, calibrate):
             port.put(SHIM_COST, gc.mem_alloc() - base)
             _calibrate(port)
             _sim_dev.die(STOP_IDLE)
-        port.put(FREE, gc.mem_free())
+        free = gc.mem_free()
+        if warm:
+            _at_first_touch(port, free)
+        else:
+            port.put(FREE, free)
     except BaseException as e:
         sys.print_exception(e)
         _sim_dev.die(STOP_BROKEN)
@@ -228,6 +234,25 @@ def go(base, port, addresses, rpc, tree, flash, board, stock, calibrate):
     _stage(_script("boot"))
     _stage(_script("main"))
     _sim_dev.die(STOP_IDLE)
+
+
+def _at_first_touch(port, free):
+    """Lets the process be forked (zygote.py) when the device first touches its world; nothing happens in a cold one."""
+    names = ("get", "put", "get64", "put64", "peek", "poke", "load", "clear_bits", "fill")
+    kept = [(name, getattr(port, name)) for name in names]
+
+    def touch(call):
+        def first(*args):
+            for name, function in kept:
+                setattr(port, name, function)
+            _system("")
+            port.put(FREE, free)
+            return call(*args)
+
+        return first
+
+    for name, function in kept:
+        setattr(port, name, touch(function))
 
 
 def _calibrate(port):
