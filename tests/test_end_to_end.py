@@ -158,6 +158,20 @@ def test_a_lower_sequence_number_is_refused_before_anything_is_fetched(product: 
     assert erased(results, "ota_1") == 0
 
 
+def test_the_application_can_ask_what_is_going_on(product: Product) -> None:
+    source = "import sekisho\nasync def main():\n    values = sekisho.status()\n"
+    source += "    print('keys', ' '.join(sorted(values)))\n"
+    source += "    print('trial', values['trial'], sekisho.on_trial(), values['mounts'], values['last result'])\n"
+    world = product.factory(OLD)
+    product.personalities.default = product.personality(application=source)
+    product.offer(2, NEW)
+    console = consoles(run(world, "runs already"))
+    assert "trial True True () " in console
+    assert "trial False False () confirmed" in consoles(run(world, "NOTHING"))
+    for name in ("counters", "degraded", "detail", "fault", "keyset", "locked", "poll", "running", "server", "version"):
+        assert f" {name}" in console
+
+
 def test_the_watchdog_of_the_trial_is_fed_once_the_image_is_confirmed(product: Product) -> None:
     world = product.factory(OLD, speed=30)
     product.offer(2, NEW)

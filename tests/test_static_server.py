@@ -185,3 +185,14 @@ def test_the_command_stops_gracefully(site, number):
     assert f"http://127.0.0.1:{port}/" in out
     assert "Traceback" not in err
     assert process.returncode in (0, 130, -number)
+
+
+def test_a_stop_does_not_wait_for_ever_for_a_device_that_reads_nothing(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(32 << 20))
+    server = serve.StaticServer(tmp_path)
+    with server, socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert slow.recv(100).startswith(b"HTTP/1.1 200")
+        server.__exit__(None, None, None)
+        assert server._thread is not None
+        assert not server._thread.is_alive()

@@ -95,6 +95,7 @@ class Agent:
             try:
                 for target in plan.targets:
                     await self._payload(target, offsets[target.component])
+                gc.collect()
                 self.engine.stage()
                 self.say("sekisho: release %d staged" % plan.sequence)
                 return True
@@ -111,6 +112,7 @@ class Agent:
 
     def _accept(self, envelope):
         """The engine's plan for a release that is to be fetched now; Refused where it is not."""
+        gc.collect()
         try:
             plan = self.engine.accept(sever(envelope))
             self._hold(plan)

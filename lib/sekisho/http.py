@@ -4,6 +4,7 @@ It reads a body piece by piece into the caller's buffer, resumes with Range and 
 would have to guess about: no or double Content-Length, chunked bodies, a range it did not ask for, a redirect to
 another origin. Non-blocking sockets under asyncio; time limits are deadlines, so one rule covers a silent server and
 one that drips: the whole answer head, and every piece of the body (at most 4 KiB), must arrive within PATIENCE.
+Only the look-up of a name blocks the application, for as long as the network stack takes.
 """
 
 import asyncio
