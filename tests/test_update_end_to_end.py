@@ -41,7 +41,7 @@ class Scene:
     url: str
     served: Path
 
-    def world(self, new: Personality, speed: int = 60) -> World:
+    def world(self, new: Personality, speed: int = 20) -> World:
         """The device, switched off; *new* is what the new image does."""
         device = config.make(VENDOR, [CLASS], KEYSET.document, "esp32", trial_seconds=60)
         settings = {"server": self.url, "wifi": [["sekisho", "sekisho-lab"]], "poll": 3600}
@@ -96,17 +96,19 @@ def test_signed_update_is_fetched_swapped_in_tried_and_confirmed(scene: Scene) -
 
 @pytest.mark.requirement("UPE13")
 @pytest.mark.parametrize(
-    ("name", "reason", "ends"),
+    ("name", "reason", "ends", "speed"),
     [
-        ("unhealthy", "HEALTH", "reset"),
-        ("crashes", "HEALTH", "reset"),
-        ("hangs", "ATTEMPTS", "watchdog"),
-        ("throws", "ATTEMPTS", "watchdog"),
-        ("resets", "ATTEMPTS", "reset"),
+        ("unhealthy", "HEALTH", "reset", 20),
+        ("crashes", "HEALTH", "reset", 20),
+        ("hangs", "ATTEMPTS", "watchdog", 100),
+        ("throws", "ATTEMPTS", "watchdog", 100),
+        ("resets", "ATTEMPTS", "reset", 20),
     ],
 )
-def test_image_that_misbehaves_is_rolled_back_with_the_reason(scene: Scene, name: str, reason: str, ends: str) -> None:
-    world = scene.world(behaviour(name), speed=100)
+def test_image_that_misbehaves_is_rolled_back_with_the_reason(
+    scene: Scene, name: str, reason: str, ends: str, speed: int
+) -> None:
+    world = scene.world(behaviour(name), speed=speed)
     results = watch(world, f"release 2 failed: {reason}", max_boots=30)
     assert results[-1].cause == "until", console(results)
     assert results[-1].slot == "ota_0"

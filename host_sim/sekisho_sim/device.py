@@ -180,6 +180,10 @@ class Machine(Managed):
         self._board.memory.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def memory(self, world: World) -> mmap.mmap:
+        """The bytes of the flash of *world*, as the device sees them; to be written only while it is switched off."""
+        return self._map(world.flash_path)
+
     # -- one power-up -------------------------------------------------------------------------
 
     def run(
@@ -204,7 +208,7 @@ class Machine(Managed):
         SIMULATOR when the simulator failed.
         """
         board = self._board
-        flash = _BoardFlash(self._map(world.flash_path), board)
+        flash = _BoardFlash(self.memory(world), board)
         board.put(0, bytes(512))
         board[at.CUT] = at.NEVER if cut is None else cut
         board[at.CAPACITY] = BOARD_SIZE - at.LOG

@@ -222,9 +222,9 @@ def run_command(
     ):
         results.append(result)
         if trace:
-            for op in result.ops:
-                out.print(f"  {number:5} {op.kind:7} 0x{op.address:06x} {op.length}", style="dim")
-                number += 1
+            for at, op in enumerate(result.ops, number):
+                out.print(f"  {at:5} {op.kind:7} 0x{op.address:06x} {op.length}", style="dim")
+        number += len(result.ops)
         if result.cut_op:
             out.print(f"  power cut at operation {number} ({result.cut_op.kind} 0x{result.cut_op.address:06x})")
         out.print(
