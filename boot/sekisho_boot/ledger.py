@@ -177,14 +177,6 @@ class State:
             records.append((ABANDONED, 0, 0, self.abandoned[1], 0, self.abandoned[0], 0))
         if last[2]:
             records.append((FAILED, 0, last[0], last[2], 0, last[1], 0))
-        for kind, a, b, x in (
-            (PROBE, self.probe, 0, 0),
-            (LOCK, 1 if self.locked else 0, 0, 0),
-            (NONCE, 0, 0, self.nonce),
-            (DEGRADED, 0, self.degraded, 0),
-        ):
-            if a or b or x:
-                records.append((kind, a, b, x, 0, none, 0))
         if self.phase == FETCHING:
             tries = self.tries(self.manifest)
             records.append((FETCH, self.mask, self.slots, self.sequence, 0, self.manifest, tries))
@@ -194,11 +186,19 @@ class State:
         elif self.phase:
             kind = STAGED if self.phase == READY else ROLLBACK if self.permit else TRIAL
             records.append((kind, self.mask, self.slots, self.sequence, 0, self.manifest, 0))
-            for kind, count in ((ENTER, self.faults), (ATTEMPT, self.attempts), (RUN, self.runs)):
-                if count:
-                    records.append((kind, 0, count, 0, 0, none, 0))
             if self.phase == SEALING:
                 records.append((CONFIRMING, 0, 0, 0, 0, none, 0))
+        for kind, a, b, x in (  # after ROLLBACK, which spends a nonce
+            (ENTER, 0, self.faults, 0),
+            (ATTEMPT, 0, self.attempts, 0),
+            (RUN, 0, self.runs, 0),
+            (PROBE, self.probe, 0, 0),
+            (LOCK, 1 if self.locked else 0, 0, 0),
+            (NONCE, 0, 0, self.nonce),
+            (DEGRADED, 0, self.degraded, 0),
+        ):
+            if a or b or x:
+                records.append((kind, a, b, x, 0, none, 0))
         return records
 
 
@@ -250,12 +250,12 @@ class Ledger:
         self.lost = marks[base] == (0, 0)
         if self.lost:
             return
-        known = {}
-        for records in (banks[1 - base], banks[base]):
+        known, other = {}, banks[1 - base]
+        if other and other[0][0] != marks[base][0]:
+            other = []  # another generation, or a snapshot that was not completed
+        for records in (other, banks[base]):
             for n, raw in records:
-                # Of the other bank only what came after the snapshot: before it lies another generation.
-                if n >= marks[base][0] and (records is banks[base] or n > marks[base][1]):
-                    known[n] = raw
+                known[n] = raw
         log = [known[n] for n in sorted(known)]
         for raw in log:
             _, kind, a, b, _, x, y, digest, z = unpack_from(_LAYOUT, raw)
@@ -269,7 +269,7 @@ class Ledger:
             # The END that makes the base count may be the very record that a cut left half programmed: write another
             # before the other bank, which still holds the last state, is erased.
             if self._room[base] >= _SLOTS:
-                return self._compact()
+                return self._compact(1 - base)
             log.append(self._put(base, END, 0, 0, 0, 0, NO_DIGEST, 0))
             self._copy(1 - base, log)
             return None
@@ -309,15 +309,15 @@ class Ledger:
         for raw in log:
             self._program(bank, raw)
 
-    def _compact(self) -> None:
-        """A fresh snapshot in bank 1, then the same records in bank 0. A cut leaves one complete bank or the other."""
-        self.part.erase(1)
-        self._room[1] = 0
-        log = [self._put(1, HEADER, 0, 0, 0, 0, NO_DIGEST, 0)]
+    def _compact(self, bank: int = 1) -> None:
+        """A fresh snapshot in *bank*, then the same records in the other. A cut leaves one of them complete."""
+        self.part.erase(bank)
+        self._room[bank] = 0
+        log = [self._put(bank, HEADER, 0, 0, 0, 0, NO_DIGEST, 0)]
         for record in self.state.snapshot():
-            log.append(self._put(1, *record))
-        log.append(self._put(1, END, 0, 0, 0, 0, NO_DIGEST, 0))
-        self._copy(0, log)
+            log.append(self._put(bank, *record))
+        log.append(self._put(bank, END, 0, 0, 0, 0, NO_DIGEST, 0))
+        self._copy(1 - bank, log)
 
     def format(self) -> None:
         """Starts a new ledger from the present state; only for a ledger that is lost."""
