@@ -32,6 +32,8 @@ def test_help_names_every_mounted_group() -> None:
     done = sekisho("--help")
     assert done.returncode == 0
     assert "Secure software update" in done.stdout
+    for name in (*cli.GROUPS, *cli.COMMANDS):
+        assert f" {name} " in done.stdout
 
 
 def test_an_error_is_one_line_on_stderr_with_its_code_and_exit_1(

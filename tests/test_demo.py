@@ -37,7 +37,7 @@ def test_the_demo_does_what_the_readme_shows(repo: Path) -> None:
     assert len(shown) >= 12
     assert rows(done.stdout) == shown
     assert {mark for mark, _, _ in shown} == {"✔"}
-    for number in ("bytes of .mpy", "heap to verify and swap", "flash operations", "fetched", "seconds"):
+    for number in ("bytes of .mpy", "peak heap", "flash operations", "fetched", "seconds"):
         assert number in done.stdout
     assert "genuine firmware bytes" in done.stdout
 

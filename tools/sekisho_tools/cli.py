@@ -71,13 +71,7 @@ def _options(
 
 def _mount() -> None:
     for name in (*GROUPS, *COMMANDS):
-        module = f"{__package__}.commands.{name}"
-        try:
-            commands = importlib.import_module(module).app
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            continue
+        commands = importlib.import_module(f"{__package__}.commands.{name}").app
         if name in GROUPS:
             app.add_typer(commands, name=name, help=GROUPS[name], no_args_is_help=True)
         else:

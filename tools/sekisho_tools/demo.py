@@ -27,7 +27,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from sekisho_sim import bootloader, device
 from sekisho_sim.device import Limits, RunResult
-from sekisho_sim.flash import ERASE, Flash, Op
+from sekisho_sim.flash import ERASE, SECTOR, Flash, Op
 from sekisho_sim.personality import Personalities, Personality
 from sekisho_sim.world import HEAP, Network, World
 
@@ -526,41 +526,67 @@ def heap_needed(demo: Demo, staged: bytes) -> tuple[int, int]:
     return high, free
 
 
-def numbers(demo: Demo, stage: Stage, seconds: float) -> None:
-    """Print what it costs."""
+@dataclass(frozen=True)
+class Figures:
+    """What the engine costs in the main job, on the simulated device. Heap in bytes of 64-bit objects."""
+
+    mpy: int
+    lines: int
+    code_lines: int
+    heap: int
+    smallest_heap: int
+    erases: int
+    programs: int
+    programmed: int
+    fetched: int
+    image: int
+
+
+def figures(demo: Demo, stage: Stage) -> Figures:
+    """Gather them; runs the device some eight times."""
     sizes = measure.engine_size()
-    ops = stage.seen.ops
-    erases = [op for op in ops if op.kind == ERASE]
-    programs = [op for op in ops if op.kind != ERASE]
-    heap, free = heap_needed(demo, stage.staged)
+    erases = [op for op in stage.seen.ops if op.kind == ERASE]
+    programs = [op for op in stage.seen.ops if op.kind != ERASE]
+    smallest, heap = heap_needed(demo, stage.staged)
+    return Figures(
+        mpy=sum(size.mpy for size in sizes),
+        lines=sum(size.lines for size in sizes),
+        code_lines=sum(size.code for size in sizes),
+        heap=heap,
+        smallest_heap=smallest,
+        erases=len(erases),
+        programs=len(programs),
+        programmed=sum(op.length for op in programs),
+        fetched=stage.fetched,
+        image=len(stage.payload),
+    )
+
+
+def numbers(demo: Demo, stage: Stage, started: float) -> None:
+    """Print what it costs."""
+    cost = figures(demo, stage)
     fetch, swap, trial = stage.seen.seconds
     table = Table(title="Numbers", title_justify="left", title_style="bold", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
-    rows = [
-        (
-            "engine (boot/)",
-            f"{sum(size.mpy for size in sizes):,} bytes of .mpy, {sum(size.lines for size in sizes):,} lines, "
-            f"{sum(size.code for size in sizes):,} of them code",
-        ),
-        (
-            "heap to verify and swap",
-            f"{free:,} bytes above the level after imports; a heap of {heap:,} is enough "
-            "(64-bit objects, twice a chip's)",
-        ),
-        (
-            "flash operations of one update",
-            f"{len(erases):,} sector erases, {len(programs):,} programs of {sum(op.length for op in programs):,} bytes "
-            f"(image: {len(stage.payload):,} bytes, {-(-len(stage.payload) // 4096)} sectors)",
-        ),
-        ("fetched", f"{stage.fetched:,} bytes (image {len(stage.payload):,}, release {len(stage.envelope):,})"),
-        (
-            "seconds on this computer",
-            f"download {fetch:.1f}, verify and swap {swap:.1f}, trial to confirmation {trial:.1f}; demo {seconds:.0f}",
-        ),
-    ]
-    for row in rows:
-        table.add_row(*row)
+    table.add_row(
+        "engine (boot/)", f"{cost.mpy:,} bytes of .mpy, {cost.lines:,} lines, {cost.code_lines:,} of them code"
+    )
+    table.add_row(
+        "peak heap of verify and swap",
+        f"{cost.heap:,} bytes above the level after imports (64-bit objects; a chip's are half as large)",
+    )
+    table.add_row(
+        "flash operations of one update",
+        f"{cost.erases:,} sector erases, {cost.programs:,} programs of {cost.programmed:,} bytes; "
+        f"the image alone has {cost.image:,} bytes in {-(-cost.image // SECTOR)} sectors",
+    )
+    table.add_row("fetched", f"{cost.fetched:,} bytes, {cost.image:,} of them the image")
+    table.add_row(
+        "seconds on this computer",
+        f"download {fetch:.1f}, verify and swap {swap:.1f}, trial to confirmation {trial:.1f}; "
+        f"whole demo {time.monotonic() - started:.0f}",
+    )
     demo.console.print()
     demo.console.print(table, highlight=False)
 
@@ -586,22 +612,30 @@ def verdict(demo: Demo) -> bool:
     return not bad
 
 
-def play(directory: Path, console: Console) -> bool:
-    """Run the whole demo in *directory*; True when every line is as it must be. Raises ToolError."""
-    started = time.monotonic()
+@contextlib.contextmanager
+def stage_of(console: Console) -> Iterator[tuple[Demo, Stage]]:
+    """The main job done, in a directory that lasts as long as the block. Raises ToolError."""
     home = Path.cwd()
+    directory = Path(tempfile.mkdtemp(prefix="sekisho-demo-"))
     os.chdir(directory)
     try:
         demo = Demo(directory, console)
         demo.site.mkdir()
         with StaticServer(demo.site, wrap=demo.traffic.count) as server, demo.progress:
-            stage = main_job(demo, server)
-            refusals(demo, stage)
-            power_cuts(demo, stage)
-            numbers(demo, stage, time.monotonic() - started)
-        return verdict(demo)
+            yield demo, main_job(demo, server)
     finally:
         os.chdir(home)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def play(console: Console) -> bool:
+    """Run the whole demo; True when every line is as it must be. Raises ToolError."""
+    started = time.monotonic()
+    with stage_of(console) as (demo, stage):
+        refusals(demo, stage)
+        power_cuts(demo, stage)
+        numbers(demo, stage, started)
+    return verdict(demo)
 
 
 def main() -> int:
@@ -609,16 +643,13 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
-    directory = Path(tempfile.mkdtemp(prefix="sekisho-demo-"))
     try:
-        return 0 if play(directory, console) else 1
+        return 0 if play(console) else 1
     except ToolError as error:
         cli.show_error(error)
         return 1
     except KeyboardInterrupt:
         return cli.INTERRUPTED
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
