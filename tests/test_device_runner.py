@@ -378,7 +378,7 @@ def test_heap_is_the_devices_own(bench: Bench) -> None:
 def test_too_much_memory_is_a_memory_error(bench: Bench) -> None:
     main = (
         "try:\n    bytearray(110 * 1024)\nexcept MemoryError:\n    print('MemoryError')\n"
-        "bytearray(80 * 1024)\nprint('fits')"
+        "bytearray(60 * 1024)\nprint('fits')"
     )
     assert bench.printed(main) == ["MemoryError", "fits"]
     assert bench.printed(main, heap=200 * 1024) == ["fits"]
