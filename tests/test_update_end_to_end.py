@@ -94,7 +94,7 @@ def test_signed_update_is_fetched_swapped_in_tried_and_confirmed(scene: Scene) -
     assert again[-1].slot == "ota_1"
 
 
-@pytest.mark.requirement("UPE13")
+@pytest.mark.requirement("UPE02", "UPE13", "UPE14")
 @pytest.mark.parametrize(
     ("name", "reason", "ends", "speed"),
     [
@@ -115,7 +115,7 @@ def test_image_that_misbehaves_is_rolled_back_with_the_reason(
     assert ends in {result.cause for result in results if result.personality == name}
 
 
-@pytest.mark.requirement("UPE02")
+@pytest.mark.requirement("UPE14")
 def test_power_lost_anywhere_in_the_swap_is_recovered(scene: Scene) -> None:
     """A cut at each operation between staging and trial; the campaign does the same for every state there is."""
     world = scene.world(Personality("new"))
@@ -132,6 +132,7 @@ def test_power_lost_anywhere_in_the_swap_is_recovered(scene: Scene) -> None:
         assert results[-1].cause == "until", (number, console(results))
 
 
+@pytest.mark.requirement("UPE11")
 def test_tampered_payload_is_refused_and_the_old_image_stays(scene: Scene) -> None:
     payload = next((scene.served / "payload").iterdir())
     broken = bytearray(payload.read_bytes())
