@@ -28,7 +28,7 @@ def rows(text: str) -> list[tuple[str, str, str]]:
     return re.findall(r"^│ (.) │ (\S.*?) +│ (\S.*?) +│ ", text, re.MULTILINE)
 
 
-@pytest.mark.requirement("UPE01", "UPE02", "UPE10", "UPE11", "UPE13", "UPE14")
+@pytest.mark.requirement("UPE01", "UPE02", "UPE11", "UPE13", "UPE14")
 def test_the_demo_does_what_the_readme_shows(repo: Path) -> None:
     firmware.path("v1.16")
     done = run_demo(repo)

@@ -143,7 +143,6 @@ def bad_firmware(code: str, data: bytes, **more: Any) -> None:
     assert caught.value.code == code
 
 
-@pytest.mark.requirement("UPC10")
 def test_firmware_that_no_device_could_run_is_refused() -> None:
     bad_firmware("IMAGE_FORMAT", b"no firmware at all")
     bad_firmware("IMAGE_FORMAT", images.bootloader())

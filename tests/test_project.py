@@ -1,0 +1,117 @@
+"""The project itself: what is locked, what is built, what the Makefile offers, what is said about security."""
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"script_{name}", REPO / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.requirement("ORG03")
+@pytest.mark.parametrize("name", ["dev.txt", "firmware.txt"])
+def test_every_dependency_is_pinned_and_hashed(name: str) -> None:
+    text = re.sub(r"^\s*#.*$", "", (REPO / "requirements" / name).read_text(), flags=re.MULTILINE)
+    entries = [entry for entry in re.split(r"\n(?=\S)", text.strip()) if entry.strip()]
+    assert entries
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==\S+", entry), entry[:60]
+        assert "--hash=sha256:" in entry, entry[:60]
+
+
+@pytest.mark.requirement("ORG03")
+def test_what_the_project_asks_for_is_what_is_locked() -> None:
+    wanted = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
+    names = {re.split(r"[^A-Za-z0-9._-]", entry)[0].lower() for entry in wanted}
+    locked = set(re.findall(r"^([a-z0-9._-]+)==", (REPO / "requirements" / "dev.txt").read_text(), re.MULTILINE))
+    assert names <= locked
+
+
+@pytest.mark.requirement("ORG03")
+def test_every_dependency_has_a_reason_and_a_licence_on_the_page() -> None:
+    page = (REPO / "docs" / "decisions" / "0002-dependencies.md").read_text()
+    optional = [entry for group in PYPROJECT["project"]["optional-dependencies"].values() for entry in group]
+    for entry in [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"], *optional]:
+        name = re.split(r"[^A-Za-z0-9._-]", entry)[0]
+        assert f"`{name}`" in page, f"docs/decisions/0002-dependencies.md does not name {name}"
+
+
+@pytest.mark.requirement("ORG03", "UPC09")
+def test_the_package_is_reproducible_and_holds_the_device_code(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a", "b"):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / name],
+            cwd=REPO,
+            check=True,
+            capture_output=True,
+        )
+        wheel = next((tmp_path / name).glob("*.whl"))
+        digests.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for path in ("boot/sekisho_boot/engine.py", "lib/sekisho/agent.py", "firmware/_boot.py"):
+        assert f"sekisho_tools/_device/{path}" in names
+
+
+def test_make_help_lists_every_target() -> None:
+    done = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True)
+    makefile = (REPO / "Makefile").read_text()
+    phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY:")).split()[1:]
+    assert set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE)) == set(phony)
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    lines = (REPO / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if line.startswith("make ")] == ["make lint", "make test"]
+    assert "$ make test" in (REPO / "README.md").read_text()
+
+
+@pytest.mark.requirement("ORG01")
+def test_the_security_policy_names_this_version() -> None:
+    minor = ".".join(PYPROJECT["project"]["version"].split(".")[:2])
+    assert f"| {minor}.x | yes" in (REPO / "SECURITY.md").read_text()
+
+
+@pytest.mark.requirement("ORG01")
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        (SimpleNamespace(returncode=0, stdout="", stderr=""), 0, "No known vulnerabilities"),
+        (SimpleNamespace(returncode=1, stdout="cbor2 6.3.0 PYSEC-1", stderr=""), 1, "PYSEC-1"),
+        (SimpleNamespace(returncode=1, stdout="", stderr="ConnectionError: refused"), 2, "nothing was checked"),
+    ],
+    ids=["clean", "vulnerable", "offline"],
+)
+def test_the_audit_tells_clean_from_vulnerable_from_offline(
+    answer: SimpleNamespace,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    audit = script("audit")
+    asked: list[str] = []
+    monkeypatch.setattr(audit.subprocess, "run", lambda command, **_: asked.extend(map(str, command)) or answer)
+    assert audit.main() == code
+    assert told in "".join(capsys.readouterr())
+    assert {"dev.txt", "firmware.txt"} <= {Path(word).name for word in asked}
+    assert "--require-hashes" in asked
