@@ -114,7 +114,7 @@ CASES = {
     "engine refuses the bytes, IMAGE_FORMAT": "IMAGE_FORMAT: begin 0, abort IMAGE_FORMAT",
     "engine refuses the bytes, FLASH": "FLASH: begin 0",
     "superseded": "staged: abort NOTHING, begin 0, stage",
-    "failed lately": "RETRY_LATER:  600",
+    "failed lately": "RETRY_LATER:  True",
     "failed long ago": STAGED,
     "staged already": "staged:  0",
     "no server": "NETWORK: ",

@@ -173,10 +173,10 @@ def test_the_application_can_ask_what_is_going_on(product: Product) -> None:
 
 
 def test_the_watchdog_of_the_trial_is_fed_once_the_image_is_confirmed(product: Product) -> None:
-    world = product.factory(OLD, speed=30)
+    world = product.factory(OLD, speed=10)
     product.offer(2, NEW)
     run(world, "confirmed")  # and from here on every 30 s of the device's time would be the last
-    results = list(power_cycle(world, limits=Limits(4)))
+    results = list(power_cycle(world, limits=Limits(5)))
     assert [result.cause for result in results] == ["timeout"], consoles(results)
 
 

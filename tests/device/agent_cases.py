@@ -17,6 +17,8 @@ from sekisho_boot.reasons import (
     name,
 )
 
+from .http_cases import be_patient
+
 CLASS_ID = bytes(range(16))
 SIZE = 10000
 
@@ -149,7 +151,10 @@ PAYLOADS = (
 async def payload(base: str, sin: str) -> str:
     settings.write(settings.STATE, {})
     updater, _ = device(base)
-    return await update(updater)
+    be_patient(sin)
+    found = await update(updater)
+    be_patient("")
+    return found
 
 
 async def after_reboot(base: str, served) -> None:
@@ -196,7 +201,7 @@ async def decisions(base: str, served) -> None:
     updater, _ = device(base, engine)
     await update(updater)
     engine.phase, engine.retries = IDLE, [(engine.plan.digest, 1)]
-    print("failed lately =", await update(updater), await updater.look())
+    print("failed lately =", await update(updater), 500 < await updater.look() <= 600)
     updater._since = updater._since - 601_000
     print("failed long ago =", await update(updater))
     print("staged already =", await update(updater), await updater.look())
@@ -251,7 +256,7 @@ async def pauses(dead: str) -> None:
 
 
 def main(base: str, dead: str, state: str) -> None:
-    http.PATIENCE = 300
+    be_patient("")
     agent.BREATH = 0 if agent.BREATH == 1 else agent.BREATH
     settings.STATE = state
 
