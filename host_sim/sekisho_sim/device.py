@@ -15,6 +15,7 @@ import shutil
 import struct
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,7 @@ class Machine(Managed):
         self.driver = driver or default_driver()
         base = Path("/dev/shm")  # noqa: S108 (memory, where there is any)
         self.directory = Path(tempfile.mkdtemp(prefix="sekisho-sim-", dir=base if os.access(base, os.W_OK) else None))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
         self._board = _Board(self.directory / "board.bin")
         self._rpc = self.directory / "rpc"
         for end in (".ask", ".answer"):
@@ -178,7 +180,7 @@ class Machine(Managed):
         os.close(self._answer)
         self._maps.clear()
         self._board.memory.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._remove()
 
     def memory(self, world: World) -> mmap.mmap:
         """The bytes of the flash of *world*, as the device sees them; to be written only while it is switched off."""
