@@ -89,8 +89,7 @@ def authority() -> Iterator[Authority]:
 def fetch(url: str, ca: bytes) -> str:
     """What a device makes of *url*; the whole body is read in pieces."""
     return micropython.run(
-        "from device import http_cases; import asyncio; http_cases.be_patient("
-        ")\n"
+        "from device import http_cases; import asyncio; http_cases.be_patient('')\n"
         f"print(asyncio.run(http_cases.outcome({url!r}, ca={ca!r})))",
         heap="140k",
     ).strip()
