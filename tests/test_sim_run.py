@@ -127,3 +127,17 @@ def test_until_ends_the_run(flash: Path, sim: Sim) -> None:
     done = sim(flash, "--until", "resting")
     assert done.code == 0
     assert "stopped: until" in done.out
+
+
+def test_an_image_that_nothing_is_known_of_is_refused_in_one_sentence(flash: Path, sim: Sim) -> None:
+    (flash.parent / "flash.bin.sim" / "personalities.json").unlink()
+    done = sim(flash)
+    assert done.code == 1
+    assert "error[NO_CONFIG]" in done.err
+
+
+def test_what_image_build_left_beside_the_image_is_found(flash: Path, sim: Sim) -> None:
+    (flash.parent / "flash.bin.sim" / "personalities.json").unlink()
+    (flash.parent / "flash.bin.config.py").write_text("print('configured')\nraise SystemExit\n")
+    done = sim(flash, "--max-boots", "1")
+    assert "configured" in done.out

@@ -155,6 +155,26 @@ def _littlefs(size: int, content: bytes | None = None) -> LittleFS:
     return fs
 
 
+def is_stock(data: bytes) -> bool:
+    """Whether a flash image carries the device code on its file system, for official firmware to run."""
+    try:
+        part = layout.decode(data[layout.TABLE_OFFSET :][: layout.TABLE_SIZE], len(data)).get("vfs")
+        if part is None:
+            return False
+        fs = _littlefs(part.size, data[part.offset : part.offset + part.size])
+        fs.mount()
+        fs.stat(PACK)
+    except (ToolError, LittleFSError):
+        return False
+    return True
+
+
+def config_beside(out: Path) -> Path:
+    """Where the configuration of a frozen build is kept for the simulator, which has no firmware of its own to read it
+    from: ``flash.bin.config.py`` beside ``flash.bin``."""
+    return out.with_name(out.name + ".config.py")
+
+
 def make_littlefs(size: int, files: Mapping[str, bytes], label: str) -> bytes:
     """A littlefs of *size* bytes that holds *files*; ToolError FILES when they do not fit. No times are stored."""
     fs = _littlefs(size)

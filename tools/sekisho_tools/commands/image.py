@@ -70,7 +70,8 @@ def build(
         bool, typer.Option("--payload-only", help="Take firmware that our device code cannot run on, as bytes only.")
     ] = False,
     config_out: Annotated[
-        Path | None, typer.Option("--config-out", metavar="FILE", help="Also write sekisho_config.py (frozen builds).")
+        Path | None,
+        typer.Option("--config-out", metavar="FILE", help="Where sekisho_config.py goes [frozen: OUT.config.py]."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -98,6 +99,8 @@ def build(
         )
     )
     write_atomic(out, built.data)
+    if config_out is None and mode.value == flashimage.FROZEN:
+        config_out = flashimage.config_beside(out)
     if config_out:
         write_atomic(config_out, config.render(built.device))
     command = flashimage.esptool_command(built.chip, out)

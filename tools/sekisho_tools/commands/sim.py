@@ -17,6 +17,7 @@ from sekisho_sim.flash import SHAPES, Flash, PowerCutError
 from sekisho_sim.personality import Personalities, Personality
 from sekisho_sim.world import HEAP, World
 
+from .. import flashimage
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 
@@ -127,11 +128,27 @@ def _torn(shape: str | None, power_cut_at: int | None) -> None:
         raise ToolError("TORN_SHAPE", "--torn says how a power cut leaves an operation; add --power-cut-at N.")
 
 
-def _personalities(table: Path | None, config: Path | None, start: StartName | None) -> Personalities | None:
-    """What the options say that app images stand for; None leaves it to the world directory."""
+def _personalities(
+    flash_file: Path, world: Path, table: Path | None, config: Path | None, start: StartName | None
+) -> Personalities | None:
+    """What app images stand for, from the options, or from what `image build` left; None leaves it to the world."""
     found = Personalities.load(table) if table else None
     if config is None and start is None:
-        return found
+        if found or (world / "personalities.json").exists():
+            return found
+        config = flashimage.config_beside(flash_file)
+        if not config.exists():
+            config = None
+            start = StartName.STOCK
+            data = bytes(read_flash(flash_file))
+            if data.count(0xFF) == len(data):
+                return None  # the bootloader will say what is wrong with it
+            if not flashimage.is_stock(data):
+                raise ToolError(
+                    "NO_CONFIG",
+                    f"Nothing says what firmware {flash_file} stands for: {flash_file}.config.py, which `sekisho image "
+                    "build` writes, is missing, and there is no device code on its file system; name one with --config.",
+                )
     default = found.default if found else Personality()
     if start is not None:
         default = replace(default, name=start.value, start=start.value)
@@ -179,7 +196,7 @@ def run_command(
         Path | None, typer.Option(metavar="FILE", help="What Python each app image stands for (JSON).")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE.py", help="Device configuration, frozen in as sekisho_config.")
+        Path | None, typer.Option(metavar="FILE.py", help="Frozen in as sekisho_config [FLASH.bin.config.py].")
     ] = None,
     start: Annotated[
         StartName | None, typer.Option(help="Start order: frozen (_boot.py first) or stock MicroPython's.")
@@ -194,10 +211,11 @@ def run_command(
     Example: sekisho sim run flash.bin --power-cut-at 40 --torn program-random-bits
     """
     _torn(torn, power_cut_at)
+    directory = world or flash_file.with_name(flash_file.name + ".sim")
     machine = World(
-        world or flash_file.with_name(flash_file.name + ".sim"),
+        directory,
         flash_file,
-        personalities=_personalities(personalities, config, start),
+        personalities=_personalities(flash_file, directory, personalities, config, start),
         profile=bootloader.PROFILES[profile.value],
         heap=heap * 1024,
         speed=speed,
