@@ -172,6 +172,13 @@ def test_the_application_can_ask_what_is_going_on(product: Product) -> None:
         assert f" {name}" in console
 
 
+def test_the_application_runs_even_where_the_engine_cannot(product: Product) -> None:
+    """A build without its configuration is broken, but not dead."""
+    world = product.factory(OLD)
+    product.personalities.default = Personality("broken").with_modules(application=NOTES)
+    assert "the application goes on alone" in consoles(run(world, "without updates\napplication"))
+
+
 def test_the_watchdog_of_the_trial_is_fed_once_the_image_is_confirmed(product: Product) -> None:
     world = product.factory(OLD, speed=10)
     product.offer(2, NEW)

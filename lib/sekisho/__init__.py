@@ -137,7 +137,7 @@ async def _guard(app) -> None:
     except Exception as error:
         _print_exception(error)
         print("sekisho: the application broke down; the agent goes on alone")
-        if on_trial():
+        if _agent and on_trial():
             from sekisho_boot.reasons import HEALTH
 
             fail(HEALTH)
@@ -162,13 +162,18 @@ async def main(app=None) -> None:
     global _agent
     import asyncio
 
-    import sekisho_config  # type: ignore[import-not-found]
+    try:
+        import sekisho_config  # type: ignore[import-not-found]
 
-    from . import settings
-    from .agent import Agent
+        from . import settings
+        from .agent import Agent
 
-    _agent = Agent(engine(), settings.load(), sekisho_config.CLASSES[0])
-    _report()
+        _agent = Agent(engine(), settings.load(), sekisho_config.CLASSES[0])
+        _report()
+    except Exception as error:
+        _print_exception(error)
+        print("sekisho: no engine; the application goes on alone, without updates")
+        return await _guard(app)
     tasks = [asyncio.create_task(_guard(app))]
     await asyncio.sleep(0)  # the application starts first, so that its health checks are known
     if on_trial() and await _agent.prove(_health) == 0 and not getattr(sekisho_config, "WATCHDOG", True):
@@ -219,6 +224,8 @@ def run(app=None) -> None:
     except Exception as error:  # nothing the agent knows how to handle: start afresh, but not in a tight loop
         import time
 
+        from machine import reset
+
         _print_exception(error)
         time.sleep(10)
-        engine().port.reset()
+        reset()

@@ -307,7 +307,7 @@ class Agent:
         except MemoryError:
             gc.collect()
             return self._note(http.Failed(RETRY_LATER, "not enough memory"))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the network's own errors, and whatever else must not stop the application
             return self._note(http.Failed(NETWORK, repr(error)))
         self.result, self.detail, self.failures = 0, "", 0
         return 0
