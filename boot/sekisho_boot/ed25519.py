@@ -1,7 +1,7 @@
 """Ed25519 verification (RFC 8032 section 5.1.7), strict and cofactorless.
 
 docs/decisions/0003-ed25519-acceptance.md says what is accepted, docs/crypto.md explains the arithmetic and proves its
-bounds. `_mul`, `_square` and `_joint` fold, x = (x & M) + 19 (x >> 255), where the textbook divides by P.
+bounds. `_mul`, `_square` and `joint` fold, x = (x & M) + 19 (x >> 255), where the textbook divides by P.
 """
 
 from .ed25519_table import BASE
@@ -85,7 +85,7 @@ def _multiples(point):
     m2, p2, d2, z2 = y - x, y + x, _mul(t, _D2), 0
     out = [(m2, p2, d2, z2)]
     a, b = _mul(x, x), _mul(y, y)
-    e, f, g, h = t + t, 2 + a - b, b - a, b + a  # doubling, as in _joint
+    e, f, g, h = t + t, 2 + a - b, b - a, b + a  # doubling, as in joint
     while True:
         x, y, z, t = _mul(e, f) % P, _mul(g, h) % P, _mul(f, g) % P, _mul(e, h) % P
         q = y - x, y + x, _mul(t, _D2) % P, z + z
@@ -102,7 +102,7 @@ def _multiples(point):
         e, f, g, h = b - a, d - c, d + c, b + a
 
 
-def _euclid(a, b, size):
+def euclid(a, b, size):
     """Extended Euclid until b < 2^size: (a, s, b, t) with a = s b0 and b = t b0 modulo a0; s or t is negative."""
     s = 0
     t = 1
@@ -139,7 +139,7 @@ def _recode(todo, k, bits, width, code):
         code += 16
 
 
-def _joint(todo, tables):
+def joint(todo, tables):
     """The point (x, y, z) that *todo* describes: a sum of table entries times powers of two.
 
     Straus: one doubling a bit, and an addition for each digit. Doubling and addition as in Hisil, Wong, Carter, Dawson
@@ -254,15 +254,15 @@ def verify(public_key, message, signature) -> bool:
             return False
         _recode(todo, s, 64, 5, 0)
         _recode(todo, h, 64, 5, 65)
-        x, y, z = _joint(todo, (BASE,) * 4 + (table,) * 4)
-        z = _euclid(P, z, 0)[1]
+        x, y, z = joint(todo, (BASE,) * 4 + (table,) * 4)
+        z = euclid(P, z, 0)[1]
         return (y * z % P | (x * z % P & 1) << 255) == int.from_bytes(r, "little")
     key = _key(public_key)
     r = key and _decompress(r)
     if not r:
         return False
     # [S]B - [h]A - R = 0 times v, which is coprime to 8 L: [v S]B - [u]A - [v]R = 0 with u = v h modulo 8 L.
-    u, w, t, v = _euclid(8 * L, h, 128)
+    u, w, t, v = euclid(8 * L, h, 128)
     if v & 1:
         u = t
     else:
@@ -270,5 +270,5 @@ def verify(public_key, message, signature) -> bool:
     _recode(todo, s * v % L, 64, 5, 0)
     _recode(todo, u, 264, 4, 65)
     _recode(todo, v, 264, 4, 81)
-    x, y, z = _joint(todo, (BASE, BASE, BASE, BASE, key, _multiples(r)))
+    x, y, z = joint(todo, (BASE, BASE, BASE, BASE, key, _multiples(r)))
     return x % P == 0 and (y - z) % P == 0
