@@ -39,11 +39,22 @@ def require() -> None:
         pytest.skip(f"32-bit MicroPython: {why}")
 
 
-def run(program: str, rooms: Iterable[Path], heap: int = HEAP, timeout: float = 280) -> str:
-    """What *program* prints, with the modules of *rooms* importable; AssertionError with its output when it raises."""
-    job = json.dumps({"heap": heap, "rooms": [str(Path(room).resolve()) for room in rooms], "program": program})
+def run(program: str, rooms: Iterable[Path], heap: int = HEAP, timeout: float = 280, repeat: str = "") -> str:
+    """What *program* prints, with the modules of *rooms* importable; AssertionError with its output when it raises.
+
+    This build collects garbage only at the top level, so long work goes into *repeat*: it runs after *program*, again
+    and again while it leaves the global ``more`` true.
+    """
+    names = [str(Path(room).resolve()) for room in rooms]
+    job = json.dumps({"heap": heap, "rooms": names, "program": program, "repeat": repeat})
     done = subprocess.run(
-        ["node", str(HERE / "run.mjs")], input=job, capture_output=True, text=True, timeout=timeout, check=False, cwd=HERE
+        ["node", str(HERE / "run.mjs")],
+        input=job,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=HERE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -19,9 +19,9 @@ _recent = []  # up to two (public key, multiples): keys come back
 
 
 def _mul(x, y):
-    """x y folded once."""
+    """x y, in 0..P-1."""
     x *= y
-    return (x & _M) + (x >> 255) * 19
+    return ((x & _M) + (x >> 255) * 19) % P
 
 
 def _square(x, pairs):
@@ -61,17 +61,17 @@ def _ratio(data):
     return None if y >= P or u == 0 or yy == 0 or (u + yy * v) % P == 0 else (y, u, v)
 
 
-def _decompress(data):
+def decompress(data: bytes):
     """The affine point of a 32-byte encoding, or None: not canonical, not on the curve, or of small order."""
     ratio = _ratio(data)
     if not ratio:
         return None
     y, u, v = ratio
     x = _mul(_mul(v, v), v)
-    x = _mul(_mul(u, x), _power(_mul(_mul(x, x), _mul(u, v)))) % P
-    w = _mul(_mul(x, x), v) % P
+    x = _mul(_mul(u, x), _power(_mul(_mul(x, x), _mul(u, v))))
+    w = _mul(_mul(x, x), v)
     if w + u == P:
-        x = x * _SQRT_M1 % P
+        x = _mul(x, _SQRT_M1)
     elif w != u:
         return None
     return (x if x & 1 == data[31] >> 7 else P - x), y
@@ -87,8 +87,8 @@ def _multiples(point):
     a, b = _mul(x, x), _mul(y, y)
     e, f, g, h = t + t, 2 + a - b, b - a, b + a  # doubling, as in joint
     while True:
-        x, y, z, t = _mul(e, f) % P, _mul(g, h) % P, _mul(f, g) % P, _mul(e, h) % P
-        q = y - x, y + x, _mul(t, _D2) % P, z + z
+        x, y, z, t = _mul(e, f), _mul(g, h), _mul(f, g), _mul(e, h)
+        q = y - x, y + x, _mul(t, _D2), z + z
         if len(out) == 1 and z2 == 0:
             m2, p2, d2, z2 = q
             x, y = point
@@ -102,7 +102,7 @@ def _multiples(point):
         e, f, g, h = b - a, d - c, d + c, b + a
 
 
-def euclid(a, b, size):
+def euclid(a: int, b: int, size: int) -> tuple:
     """Extended Euclid until b < 2^size: (a, s, b, t) with a = s b0 and b = t b0 modulo a0; s or t is negative."""
     s = 0
     t = 1
@@ -139,7 +139,7 @@ def _recode(todo, k, bits, width, code):
         code += 16
 
 
-def joint(todo, tables):
+def joint(todo: list, tables: tuple) -> tuple:
     """The point (x, y, z) that *todo* describes: a sum of table entries times powers of two.
 
     Straus: one doubling a bit, and an addition for each digit. Doubling and addition as in Hisil, Wong, Carter, Dawson
@@ -200,12 +200,10 @@ def joint(todo, tables):
                 d = z + z
             e = b - a
             h = b + a
+            f = d - c
+            g = d + c
             if n & 1:
-                f = d + c
-                g = d - c
-            else:
-                f = d - c
-                g = d + c
+                f, g = g, f
             x = e * f
             x = ((x & m) + (x >> 255) * 19) % p
             y = g * h
@@ -221,7 +219,7 @@ def _key(data):
     for key in _recent:
         if key[0] == data:
             return key[1]
-    point = _decompress(data)
+    point = decompress(data)
     if not point:
         return None
     if len(_recent) > 1:
@@ -258,7 +256,7 @@ def verify(public_key, message, signature) -> bool:
         z = euclid(P, z, 0)[1]
         return (y * z % P | (x * z % P & 1) << 255) == int.from_bytes(r, "little")
     key = _key(public_key)
-    r = key and _decompress(r)
+    r = key and decompress(r)
     if not r:
         return False
     # [S]B - [h]A - R = 0 times v, which is coprime to 8 L: [v S]B - [u]A - [v]R = 0 with u = v h modulo 8 L.
