@@ -136,9 +136,9 @@ def _personalities(
     if config is None and start is None:
         if found or (world / "personalities.json").exists():
             return found
-        config = flashimage.config_beside(flash_file)
-        if not config.exists():
-            config = None
+        config_file = flashimage.config_beside(flash_file)
+        config = config_file if config_file.exists() else None
+        if config is None:
             start = StartName.STOCK
             data = bytes(read_flash(flash_file))
             if data.count(0xFF) == len(data):
@@ -146,8 +146,8 @@ def _personalities(
             if not flashimage.is_stock(data):
                 raise ToolError(
                     "NO_CONFIG",
-                    f"Nothing says what firmware {flash_file} stands for: {flash_file}.config.py, which `sekisho image "
-                    "build` writes, is missing, and there is no device code on its file system; name one with --config.",
+                    f"Nothing says what firmware {flash_file} stands for: {config_file.name} beside it, which `sekisho "
+                    "image build` writes, is missing, and its file system has no device code; name one with --config.",
                 )
     default = found.default if found else Personality()
     if start is not None:
