@@ -1,10 +1,11 @@
-"""Writes the pages that are generated from the code: docs/commands.md and docs/reasons.md.
+"""Writes the pages that are generated from the code: docs/commands.md, docs/reasons.md and docs/settings.md.
 
 ``--check`` writes nothing and fails when a page is not what the code says.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -80,7 +81,26 @@ def reasons_page() -> str:
     return REASONS_HEAD + "\n".join(rows) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"docs/commands.md": commands_page, "docs/reasons.md": reasons_page}
+def settings_page() -> str:
+    """docs/settings.md: its words up to the table are kept, the table comes from the schema."""
+    from sekisho_tools import settings
+
+    text = (ROOT / "docs" / "settings.md").read_text()
+    head = text[: text.index(SETTINGS_MARK) + len(SETTINGS_MARK)]
+    rows = []
+    for one in settings.schema():
+        secure = "kept" if one.kept else f"`{json.dumps(one.secure)}`"
+        cells = (f"`{one.name}`", one.meaning, one.values, f"`{json.dumps(one.default)}`", secure, one.who, one.effect)
+        rows.append("| " + " | ".join(cells) + " |")
+    return head + "\n".join(rows) + "\n"
+
+
+SETTINGS_MARK = "|---|---|---|---|---|---|---|\n"
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/commands.md": commands_page,
+    "docs/reasons.md": reasons_page,
+    "docs/settings.md": settings_page,
+}
 
 
 def main() -> int:

@@ -46,7 +46,7 @@ KEYSET_THRESHOLD = const(34)  # Too few root signatures, by the old roots or by 
 KEYSET_ENVIRONMENT = const(35)  # The key set is for the other environment.
 KEYSET_KEY_REUSE = const(36)  # A key appears twice, in two roles, or after its revocation.
 ABANDONED = const(37)  # This image was rolled back on order and returns only with a higher sequence.
-PERMIT = const(38)  # The rollback permit is for another device, target or nonce.
+PERMIT = const(38)  # The operator order is malformed, or for another device, target or nonce.
 PERMIT_TARGET = const(39)  # The image to roll back to is gone or forbidden.
 ENGINE_FAULT = const(40)  # The engine failed four times on this update and dropped it.
 NO_ROLLBACK = const(41)  # The bootloader has no rollback support, so firmware cannot be updated.
@@ -56,7 +56,11 @@ ENCRYPTED = const(44)  # The sekisho partition is encrypted, which its records d
 LEDGER_VERSION = const(45)  # The ledger has a format version that this engine does not know.
 TRUNCATED = const(46)  # The payload ended before its announced size.
 EXPIRED_MANIFEST = const(47)  # The manifest's use-before time has passed.
-PERMIT_EXPIRED = const(48)  # The rollback permit has expired.
+PERMIT_EXPIRED = const(48)  # The operator order has expired.
+ORDER_REPLAY = const(49)  # This operator order, or a later one by the same key, was obeyed before.
+DECLINED = const(50)  # An authorised person refused this release.
+SETTING = const(51)  # There is no such setting, or the value is not one that it can have.
+BACKUP = const(52)  # The backup is damaged, or the key is not the one it was made with.
 
 # -- temporary: hold, the answer may change -------------------------------------------------------
 EXPIRED_KEYSET = const(128)  # The key set has expired; a newer one is needed.

@@ -1,4 +1,4 @@
-"""What the agent keeps on the `data` file system: its settings, and what it tried last.
+"""What the agent keeps on the `data` file system: its settings (see `values`), and what it tried last.
 
 Neither is trusted or needed: without them the device runs and updates nothing. Only the engine's records decide what
 may be installed.
@@ -9,13 +9,9 @@ import os
 
 from micropython import const
 
-SETTINGS = "/data/sekisho.json"
+SETTINGS = "/data/sekisho.json"  # of `sekisho image build`; counts until the first change
 STATE = "/data/sekisho-state.json"
 MAX_FILE = const(4096)  # bytes; a longer file is not read
-
-POLL = const(3600)  # s between two looks at the server, where the settings say nothing
-MIN_POLL = const(30)
-MAX_POLL = const(86400)
 
 
 def read(path: str) -> dict:
@@ -41,28 +37,20 @@ def write(path: str, values: dict) -> bool:
     return True
 
 
-def load() -> dict:
-    """The settings with every member of the right type: server (URL or ""), wifi ([[ssid, key], ...]), poll (s), ca
-    (DER bytes or None; the file names a DER file in "ca")."""
-    raw = read(SETTINGS)
-    server = raw.get("server")
-    poll = raw.get("poll")
-    ca = None
+def load(trial: bool = False) -> dict:
+    """All settings by name, ``ca`` as the DER bytes (or None) of the file it names.
+
+    On trial the pending ones do not count: a wrong passphrase is no evidence against an image.
+    """
+    from .values import Settings  # only now: whoever just reads a file need not have all of it in memory
+
+    values = Settings().all(not trial)
+    values["server"] = values["server"].rstrip("/")
+    name, values["ca"] = values["ca"], None
     try:
-        if raw.get("ca"):
-            with open(raw["ca"], "rb") as file:
-                ca = file.read(MAX_FILE)
-    except (OSError, TypeError):
+        if name:
+            with open(name, "rb") as file:
+                values["ca"] = file.read(MAX_FILE)
+    except OSError:
         pass
-    return {
-        "server": server.rstrip("/") if isinstance(server, str) else "",
-        "wifi": _networks(raw.get("wifi")),
-        "poll": min(max(poll, MIN_POLL), MAX_POLL) if isinstance(poll, int) else POLL,
-        "ca": ca,
-    }
-
-
-def _networks(raw) -> list:
-    if not isinstance(raw, list):
-        return []
-    return [pair for pair in raw if isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)]
+    return values

@@ -1,0 +1,36 @@
+"""Cuts the power of a simulated device at every flash state that one of its actions goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sekisho_sim.device import Limits, RunResult, machine
+from sekisho_sim.flash import cut_states
+from sekisho_sim.world import World
+
+SOON = Limits(seconds=20)
+
+
+def settle(world: World) -> None:
+    """The first starts with their own flash operations (the bootloader is probed) are over after this."""
+    for _ in range(4):
+        if machine().run(world, limits=SOON).cause not in ("reset",):
+            return
+    raise AssertionError("the device does not come to rest")
+
+
+def states(world: World, *, skip: Callable[[bytes], bool] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Every flash that a cut during the next power-up of *world* can leave: (id, bytes)."""
+    base = world.flash_path.read_bytes()
+    result = machine().run(world, limits=SOON)
+    assert result.ops, "nothing was written:\n" + result.console
+    yield from cut_states(base, result.ops)
+
+
+def start(world: World, flash: bytes) -> RunResult:
+    """One power-up of *world* from these bytes."""
+    world.flash_path.write_bytes(flash)
+    return machine().run(world, limits=SOON)
+
+
+__all__ = ["settle", "start", "states"]
