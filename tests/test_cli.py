@@ -56,7 +56,9 @@ def test_a_wrong_option_is_a_usage_error() -> None:
 
 
 def test_interrupt_ends_without_a_traceback() -> None:
-    code = "import signal, os; import sekisho_tools.cli as c; c.get_command = lambda _: type('C', (), {'main': "
+    # A runner in the background may have handed down an ignored SIGINT; a terminal does not.
+    code = "import signal, os; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "import sekisho_tools.cli as c; c.get_command = lambda _: type('C', (), {'main': "
     code += (
         "staticmethod(lambda *a, **k: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(5))}); c.main()"
     )

@@ -1,10 +1,14 @@
-"""The tests of tests/pure once more, on a real MicroPython with a bounded heap (pytest runs them on CPython too)."""
+"""The tests of tests/pure once more, on two real MicroPythons with bounded heaps: 64 and 32 bit.
+
+pytest collects them on CPython, too."""
 
 import subprocess
 from pathlib import Path
 
+import mp32
 import pytest
 from helpers import micropython
+from sekisho_tools import device_code
 
 PURE = Path(__file__).parent / "pure"
 FILES = sorted(PURE.glob("test_*.py"))
@@ -25,6 +29,13 @@ def test_on_the_unix_port(file: Path) -> None:
     done = run(micropython.compiled(), file)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert " 0 failed" in done.stdout
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_on_the_32_bit_build(file: Path) -> None:
+    """Small integers of 31 bits and 16-bit digits, as on the chip."""
+    mp32.require()
+    assert " 0 failed" in mp32.run_pure(file, (device_code.BOOT, device_code.LIB))
 
 
 def test_the_runner_notices_a_failing_test(tmp_path: Path) -> None:
