@@ -260,7 +260,7 @@ class Ledger:
         for raw in log:
             _, kind, a, b, _, x, y, digest, z = unpack_from(_LAYOUT, raw)
             self.state.apply(kind, a, b, x, y, digest, z)
-        if not self.foreign:
+        if not self.foreign and banks[0] is not banks[1]:
             self._mirror(base, banks, marks, log)
 
     def _mirror(self, base: int, banks: list, marks: list, log: list) -> None:
@@ -274,9 +274,9 @@ class Ledger:
             self._copy(1 - base, log)
             return None
         for bank in (0, 1):
-            newest = banks[bank][-1][0]
+            held = [n for n, _ in banks[bank]]
             for raw in log:
-                if unpack_from("<I", raw, 4)[0] > newest:
+                if unpack_from("<I", raw, 4)[0] not in held:  # the newest, or one that went bad
                     if self._room[bank] >= _SLOTS:
                         return self._compact()
                     self._program(bank, raw)

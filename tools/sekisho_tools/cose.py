@@ -270,7 +270,10 @@ def parse_block(data: bytes) -> Block:
 
 
 def verify_block(block: Block, payload: bytes, key: AnyKey) -> bool:
-    """Whether *key* made *block* over the detached *payload*: Ed25519, ES256/ESP256 or HMAC 256/256."""
+    """Whether *key* made *block* over the detached *payload*: Ed25519, ES256/ESP256 or HMAC 256/256.
+
+    As on the device, a kid of the form of our key ids that names another key rules this one out.
+    """
     if block.tag == TAG_MAC0 and isinstance(key, HmacKey):
         data = encode(["MAC0", block.protected, b"", payload])
         return block.algorithm == 5 and hmac.compare_digest(hmac.digest(key.value, data, "sha256"), block.signature)
@@ -279,6 +282,8 @@ def verify_block(block: Block, payload: bytes, key: AnyKey) -> bool:
     data = sign1_input(block.protected, payload)
     try:
         if isinstance(key, Ed25519PublicKey) and block.algorithm in (ALG_ED25519, ALG_EDDSA):
+            if block.kid is not None and len(block.kid) == KEY_ID_SIZE and block.kid != key_id(key.public_bytes_raw()):
+                return False
             key.verify(block.signature, data)
         elif isinstance(key, ec.EllipticCurvePublicKey) and block.algorithm in (-7, -9) and len(block.signature) == 64:
             r, s = (int.from_bytes(part, "big") for part in (block.signature[:32], block.signature[32:]))
