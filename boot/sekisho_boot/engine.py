@@ -23,7 +23,8 @@ from .cbor import Reader
 from .flash import SECTOR, feed, is_blank, put, same
 from .reasons import Refused
 
-RIGHT_ROLLBACK = const(3)  # of an operator key, and the action of its order
+RIGHT_ROLLBACK = const(3)  # of an operator key, and the action of its order; the others: sekisho.orders
+RIGHT_UNLOCK = const(7)
 
 FW = suit.FW
 APP = suit.APP
@@ -577,38 +578,55 @@ class Engine:
 
     # -- the way back, on order ---------------------------------------------------------------------
 
+    def operator(self, order, right: int) -> tuple:
+        """(public key, payload) of an order by an operator key with *right* (0: any) for this product, else Refused.
+
+        Address, time and repetition are for the caller to judge.
+        """
+        trusted, classes = self.keyset(), self.port.classes
+        index, payload = cose.open_sign1(order, [key for key, _, _ in trusted.operators], trusted.revoked_keys)
+        key, rights, own = trusted.operators[index]
+        if (right and right not in rights) or (own is not None and set(own).isdisjoint(classes)):
+            raise Refused(reasons.KEY_RIGHTS)
+        return key, payload
+
     def nonce(self) -> int:
-        """The nonce that the next rollback permit must carry; drawn when there is none."""
+        """The nonce that the next order to the engine must carry; drawn when there is none."""
         if not self.state.nonce:
             self.ledger.append(log.NONCE, 0, 0, int.from_bytes(urandom(7), "big") + 1)
         return self.state.nonce
 
-    def rollback(self, permit) -> None:
-        """Obeys an operator's rollback permit: the idle image takes an ordinary trial. Does not return (UPE03).
-
-        *permit* is a COSE_Sign1 by an operator key with the right `RIGHT_ROLLBACK`; its payload is the map
-        {1: RIGHT_ROLLBACK, 2: device id, 3: nonce, 4: expiry (s since 1970), 5: manifest digest of the target}.
-        """
-        self._open()
-        trusted, port = self.keyset(), self.port
-        operators = trusted.operators
-        index, payload = cose.open_sign1(permit, [key for key, _, _ in operators], trusted.revoked_keys)
-        _, rights, classes = operators[index]
-        if RIGHT_ROLLBACK not in rights or (classes is not None and set(classes).isdisjoint(port.classes)):
-            raise Refused(reasons.KEY_RIGHTS)
-        reader = Reader(payload)
+    def _order(self, document, right: int) -> bytes:
+        """The argument of an order to this very device, now and once: a map {1: right, 2: device id, 3: nonce,
+        4: expiry (s since 1970), 5: argument, ?7: reason} under the right of that number."""
+        reader = Reader(self.operator(document, right)[1])
         order: dict = {}
-        for key in reader.int_keys(5):
-            order[key] = reader.uint() if key in (1, 3, 4) else bytes(reader.bstr())
+        for key in reader.int_keys(6):
+            if key == 7:
+                reader.skip()
+            else:
+                order[key] = reader.uint() if key in (1, 3, 4) else bytes(reader.bstr())
         reader.done()
-        expected = (RIGHT_ROLLBACK, port.device, self.state.nonce)
+        expected = (right, self.port.device, self.state.nonce)
         if len(order) != 5 or (order.get(1), order.get(2), order.get(3)) != expected or not self.state.nonce:
             raise Refused(reasons.PERMIT)
         if not order.get(4, 0) > self.now():
             raise Refused(reasons.PERMIT_EXPIRED)
+        return order.get(5, b"")
+
+    def unlock(self, document) -> None:
+        """Obeys an operator's order to install again although nothing proves a counter any more (invariant 7)."""
+        self._order(document, RIGHT_UNLOCK)
+        self.ledger.append(log.LOCK)
+
+    def rollback(self, permit) -> None:
+        """Obeys an operator's rollback permit, an order whose argument is the manifest digest of the target: the idle
+        image takes an ordinary trial. Does not return (UPE03)."""
+        self._open()
+        target, port = self._order(permit, RIGHT_ROLLBACK), self.port
         slot = 1 - port.running
         record = records.load_slot(port.part, FW, slot)
-        if self.state.phase != log.IDLE or not record or record.manifest != order.get(5) or self._unfit(slot):
+        if self.state.phase != log.IDLE or not record or record.manifest != target or self._unfit(slot):
             raise Refused(reasons.PERMIT_TARGET)
         otadata.normalise(port.otadata, port.running)
         self.ledger.append(log.ROLLBACK, 1, slot, record.sequence, 0, record.manifest)

@@ -154,7 +154,7 @@ class State:
         elif kind == ABANDONED:
             self.abandoned = (digest, x)
         elif kind == LOCK:
-            self.locked = a == 1
+            self.locked, self.nonce = a == 1, 0  # an order to unlock is used once
         elif kind == PROBE:
             self.probe = a
         elif kind == NONCE:

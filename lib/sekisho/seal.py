@@ -12,11 +12,12 @@ passphrase has to do the rest, hence MIN_PASSPHRASE.
 """
 
 import os
-from hashlib import sha256
 from struct import pack, unpack_from
 
 from micropython import const
 from sekisho_boot.reasons import BACKUP, LIMIT, Refused
+
+from .kdf import hkdf_sha256, hmac_sha256
 
 ROUNDS = const(8192)
 MAX_ROUNDS = const(65536)
@@ -30,49 +31,14 @@ _KEY = const(0)
 _PASSPHRASE = const(1)
 
 
-def hmac(key: bytes, message) -> bytes:
-    """HMAC-SHA-256 (RFC 2104)."""
-    if len(key) > 64:
-        key = sha256(key).digest()
-    inner, outer = bytearray(b"\x36" * 64), bytearray(b"\x5c" * 64)
-    for index, byte in enumerate(key):
-        inner[index] ^= byte
-        outer[index] ^= byte
-    first = sha256(inner)
-    first.update(message)
-    second = sha256(outer)
-    second.update(first.digest())
-    return second.digest()
-
-
-def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    """32 bytes for the purpose *info* (RFC 5869 with SHA-256)."""
-    return hmac(hmac(salt, secret), info + b"\x01")
-
-
 def pbkdf2(passphrase: bytes, salt: bytes, rounds: int) -> bytes:
     """32 bytes (RFC 8018 section 5.2 with HMAC-SHA-256)."""
-    last = hmac(passphrase, salt + b"\x00\x00\x00\x01")
+    last = hmac_sha256(passphrase, salt + b"\x00\x00\x00\x01")
     total = int.from_bytes(last, "big")
     for _ in range(rounds - 1):
-        last = hmac(passphrase, last)
+        last = hmac_sha256(passphrase, last)
         total ^= int.from_bytes(last, "big")
     return total.to_bytes(32, "big")
-
-
-def ctr(key: bytes, data) -> bytearray:
-    """AES-CTR with a counter block that begins at 0, for a key that is used once. The same way both directions."""
-    from cryptolib import aes
-
-    cipher = aes(key, 1)  # ECB; the chip's build has no CTR
-    out = bytearray(data)
-    block = bytearray(16)
-    for start in range(0, len(out), 16):
-        block[12:16] = pack(">I", start >> 4)
-        stream = cipher.encrypt(block)
-        for index in range(start, min(start + 16, len(out))):
-            out[index] ^= stream[index - start]
-    return out
 
 
 def same(one, other) -> bool:
@@ -92,7 +58,19 @@ def _keys(key, header: bytes) -> tuple:
         key = pbkdf2(key.encode(), salt, rounds)
     elif kind != _KEY or len(key) != 32:
         raise Refused(BACKUP)
-    return hkdf(key, salt, b"sekisho backup encryption"), hkdf(key, salt, b"sekisho backup authentication")
+    return (
+        hkdf_sha256(key, 32, salt, b"sekisho backup encryption"),
+        hkdf_sha256(key, 32, salt, b"sekisho backup authentication"),
+    )
+
+
+def _crypt(key: bytes, content) -> bytes:
+    """AES-256-CTR from counter 0, both directions; the key is used once."""
+    from .ciphers import AesCtr
+
+    out = bytearray(content)
+    AesCtr(key, bytes(16)).crypt(out)
+    return bytes(out)
 
 
 def seal(key, content: bytes, rounds: int = ROUNDS) -> bytes:
@@ -102,8 +80,8 @@ def seal(key, content: bytes, rounds: int = ROUNDS) -> bytes:
     kind, rounds = (_PASSPHRASE, rounds) if isinstance(key, str) else (_KEY, 0)
     header = _MAGIC + pack("<BBHI", kind, 0, 0, rounds) + os.urandom(16)
     encryption, authentication = _keys(key, header)
-    sealed = header + ctr(encryption, content)
-    return sealed + hmac(authentication, sealed)
+    sealed = header + _crypt(encryption, content)
+    return sealed + hmac_sha256(authentication, sealed)
 
 
 def unseal(key, document) -> bytes:
@@ -114,6 +92,6 @@ def unseal(key, document) -> bytes:
     if len(document) < _HEADER + _TAG or document[:4] != _MAGIC or document[5:8] != b"\x00\x00\x00":
         raise Refused(BACKUP)
     encryption, authentication = _keys(key, document[:_HEADER])
-    if not same(hmac(authentication, document[:-_TAG]), document[-_TAG:]):
+    if not same(hmac_sha256(authentication, document[:-_TAG]), document[-_TAG:]):
         raise Refused(BACKUP)
-    return bytes(ctr(encryption, document[_HEADER:-_TAG]))
+    return _crypt(encryption, document[_HEADER:-_TAG])

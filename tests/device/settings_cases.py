@@ -252,21 +252,10 @@ def test_a_passphrase_opens_its_backup_and_a_short_one_is_refused():
     assert refusal(seal.unseal, "correct horse", greedy) == "BACKUP"  # before a single round
 
 
-def test_hmac_hkdf_and_pbkdf2_by_their_vectors():
-    from binascii import hexlify, unhexlify
+def test_pbkdf2_by_its_vector():
+    from binascii import hexlify
 
-    def shown(value):
-        return str(hexlify(value), "utf-8")
-
-    assert shown(seal.hmac(b"Jefe", b"what do ya want for nothing?")) == (
-        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    )  # RFC 4231, case 2
-    assert shown(seal.hmac(b"\xaa" * 131, b"Test Using Larger Than Block-Size Key - Hash Key First")) == (
-        "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
-    )  # case 6
-    okm = seal.hkdf(b"\x0b" * 22, unhexlify("000102030405060708090a0b0c"), unhexlify("f0f1f2f3f4f5f6f7f8f9"))
-    assert shown(okm) == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"  # RFC 5869, case 1
-    assert shown(seal.pbkdf2(b"passwd", b"salt", 1)) == (
+    assert str(hexlify(seal.pbkdf2(b"passwd", b"salt", 1)), "utf-8") == (
         "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc"
     )  # RFC 7914 section 11
 

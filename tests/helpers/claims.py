@@ -30,8 +30,11 @@ class _Aes:
         assert mode == 1
         self._encrypt = Cipher(AES(bytes(key)), ECB()).encryptor()
 
-    def encrypt(self, data: Any) -> bytes:
-        return self._encrypt.update(bytes(data))
+    def encrypt(self, data: Any, out: Any = None) -> bytes:
+        done = self._encrypt.update(bytes(data))
+        if out is not None:
+            out[:] = done
+        return done
 
 
 def stand_in_for_cryptolib() -> None:

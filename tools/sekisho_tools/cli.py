@@ -25,6 +25,7 @@ GROUPS = {
     "keyset": "Make, sign and look at key sets: who may sign what.",
     "log": "Look at the signing log: who signed what, when, with which key.",
     "release": "Make, look at and verify signed releases.",
+    "order": "Have devices do something: settings, approvals, rollback, wipe; signed by an operator.",
     "settings": "Look at the settings that devices have, and at backups of them.",
     "image": "Put a flash image together and look at one.",
     "sim": "Run a flash image on the simulated ESP32.",

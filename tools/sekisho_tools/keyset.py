@@ -20,21 +20,14 @@ from . import device_code as _device_code  # makes sekisho_boot importable
 from .errors import ToolError
 
 assert _device_code
+from sekisho import orders  # noqa: E402
 from sekisho_boot import keyset as device  # noqa: E402
 from sekisho_boot import reasons  # noqa: E402
 
 ENVIRONMENTS = {"development": device.DEVELOPMENT, "release": device.RELEASE}
 """Name of an environment -> its number in a key set."""
 
-OPERATOR_RIGHTS = {
-    "settings": 1,
-    "approve": 2,
-    "rollback": 3,
-    "restore": 4,
-    "wipe": 5,
-    "decommission": 6,
-    "unlock": 7,
-}
+OPERATOR_RIGHTS: dict[str, int] = dict(orders.RIGHTS)
 """Name of an operator's right -> its number in a key set: which operator orders the key may sign."""
 
 DEFAULT_CEILING = 0xFFFF_FFFF

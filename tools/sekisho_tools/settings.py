@@ -128,8 +128,11 @@ def _use_cryptography() -> None:
                 raise ValueError("only ECB, of which the device code makes CTR")
             self._encrypt = Cipher(AES(bytes(key)), ECB()).encryptor()  # noqa: S305 (single blocks, for CTR)
 
-        def encrypt(self, data: bytes | bytearray) -> bytes:
-            return self._encrypt.update(bytes(data))
+        def encrypt(self, data: Any, out: Any = None) -> bytes:
+            done = self._encrypt.update(bytes(data))
+            if out is not None:
+                out[:] = done
+            return done
 
     module: Any = types.ModuleType("cryptolib")
     module.aes = Aes

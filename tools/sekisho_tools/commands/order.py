@@ -1,0 +1,122 @@
+"""`sekisho order`: what an operator has devices do."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from .. import cose, keys
+from .. import order as orders
+from ..errors import ToolError
+from ..files import read_file, write_atomic
+
+app = typer.Typer(no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OrderFile = Annotated[Path, typer.Argument(metavar="ORDER", help="An order, signed or not.")]
+_MAX = 1 << 16
+
+
+def _time(text: str | None, what: str) -> int | None:
+    """Seconds since 1970 of ``30d``, ``12h``, ``90m`` from now, of an ISO 8601 time, or of such seconds."""
+    if text is None:
+        return None
+    units = {"d": 86_400, "h": 3_600, "m": 60}
+    try:
+        if text[-1:] in units and text[:-1].isdigit():
+            return int(time.time()) + int(text[:-1]) * units[text[-1]]
+        return int(text) if text.isdigit() else int(datetime.fromisoformat(text).astimezone().timestamp())
+    except (ValueError, OverflowError) as error:
+        raise ToolError("ORDER", f"{what} {text!r} is no time: use 30d, 12h, 90m or 2027-01-31T12:00+00:00.") from error
+
+
+@app.command(
+    epilog="Example: sekisho order create settings poll=600 --group north --reason 'quiet nights' --out poll.order"
+)
+def create(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="settings, approve, refuse, postpone, rollback, ...")],
+    values: Annotated[list[str] | None, typer.Argument(metavar="[VALUE]...", help="What the action takes.")] = None,
+    device: Annotated[UUID | None, typer.Option(help="For this device (its id).")] = None,
+    product: Annotated[UUID | None, typer.Option("--class", help="For every device of this product class.")] = None,
+    group: Annotated[str | None, typer.Option(help="For every device whose setting `groups` has this name.")] = None,
+    nonce: Annotated[int | None, typer.Option(min=1, help="The nonce that the device shows, for one use.")] = None,
+    counter: Annotated[int | None, typer.Option(min=1, help="Larger than in any order of this key before.")] = None,
+    expires: Annotated[str, typer.Option(help="Not obeyed after this time.")] = "30d",
+    until: Annotated[str | None, typer.Option(help="With postpone: not before this time.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for those who read the log.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("order.cbor"),
+) -> None:
+    """Put an order together, to be signed by `order sign`, here or on another machine."""
+    made = orders.create(
+        action,
+        orders.Address(device, product, group),
+        argument=orders.argument(action, values or [], _time(until, "--until")),
+        nonce=nonce,
+        counter=counter,
+        expires=_time(expires, "--expires"),
+        reason=reason,
+    )
+    write_atomic(out, made.encode())
+    typer.echo(f"Wrote {out}, not signed yet.")
+
+
+@app.command(epilog="Example: sekisho order sign poll.order --key keys/operator-1.key --out poll.cose")
+def sign(
+    order: OrderFile,
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="An operator's .key file or pkcs11: URI.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("order.cose"),
+    log: Annotated[Path | None, typer.Option(help="Signing log; beside the key if left out.")] = None,
+    passphrase_fd: Annotated[
+        int | None,
+        typer.Option("--passphrase-fd", metavar="N", min=0, help="Read the passphrase from this descriptor."),
+    ] = None,
+) -> None:
+    """Sign an order. Devices obey it if the key set gives the key the right for it."""
+    payload = read_file(order, "order", _MAX)
+    told = orders.parse_payload(payload)
+    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="operator")
+    document = orders.sign(payload, signer, log or keys.log_path(key))
+    write_atomic(out, document)
+    typer.echo(f"Signed {told.action} with {signer.key_id.hex()}: {out}.")
+
+
+@app.command(epilog="Example: sekisho order inspect poll.cose --key-set keyset.cose")
+def inspect(
+    order: OrderFile,
+    key_set: Annotated[Path | None, typer.Option("--key-set", help="Also ask whether its signer may give it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what an order says, and with a key set whether devices would take it from its signer."""
+    document = read_file(order, "order", _MAX)
+    parsed = orders.parse(document)
+    told = parsed.order if isinstance(parsed, orders.Signed) else parsed
+    shown = orders.describe(told)
+    if isinstance(parsed, orders.Signed):
+        shown["signed by"] = parsed.key_id.hex() if parsed.key_id else "?"
+        shown["name in results"] = parsed.name
+    if key_set is not None:
+        _, granted = orders.verify(document, read_file(key_set, "key set", _MAX))
+        shown["signature"] = f"good, by operator key {cose.key_id(granted.public_key).hex()} that has the right"
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    for name, value in shown.items():
+        typer.echo(f"{name:16} {value}")
+
+
+@app.command(epilog="Example: sekisho order send poll.cose --site site --device 7e0c5a9e-4a0e-5d0b-9a75-0f0e5a0f9d0c")
+def send(
+    order: OrderFile,
+    site: Annotated[Path, typer.Option(help="Static directory that devices ask (see `publish`).")],
+    device: Annotated[list[UUID], typer.Option(help="Device that is to find it; may be given several times.")],
+) -> None:
+    """Put a signed order where devices look for orders. On SD or over the serial line the same file does."""
+    document = read_file(order, "order", _MAX)
+    for one in device:
+        typer.echo(f"Wrote {orders.send(document, site, one)}.")
