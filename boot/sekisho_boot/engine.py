@@ -32,6 +32,7 @@ APP = suit.APP
 MAX_ATTEMPTS = const(3)  # starts of a trial, and tries to bring a lost choice back
 MAX_RUNS = const(8)  # engine runs within one attempt: wakes from deep sleep and soft resets
 MAX_FAULTS = const(4)  # engine runs on one staged update that did not end
+_PIECE = const(1024)  # bytes hashed at a time: no large piece of heap is needed
 CHUNK = const(65536)  # progress is recorded after so many bytes
 
 _FORBIDDEN = (reasons.MANIFEST_REVOKED, reasons.KEY_REVOKED, reasons.FLOOR)
@@ -664,5 +665,5 @@ def _mask(plan) -> int:
 def _digest(part, size: int) -> bytes:
     """SHA-256 of the first *size* bytes of a part."""
     hasher = sha256()
-    feed(hasher, part, 0, size, bytearray(SECTOR))
+    feed(hasher, part, 0, size, bytearray(_PIECE))
     return hasher.digest()

@@ -59,7 +59,8 @@ def put(part, off: int, data) -> None:
 
 def is_blank(part, sector: int) -> bool:
     """True if the sector reads as all ones. A hint only: a torn erase can read so and still be unstable."""
-    return same(part, sector * SECTOR, b"\xff" * SECTOR)
+    blank = b"\xff" * PAGE
+    return all(same(part, off, blank) for off in range(sector * SECTOR, (sector + 1) * SECTOR, PAGE))
 
 
 def feed(hasher, part, off: int, end: int, buf) -> None:

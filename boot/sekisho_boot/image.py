@@ -8,11 +8,11 @@ from struct import unpack
 
 from micropython import const
 
-from .flash import SECTOR
 from .reasons import IMAGE_CHIP, IMAGE_FORMAT, IMAGE_HASH, IMAGE_SIZE, Refused
 
 _MAX_SEGMENTS = const(16)
 _HASH_SIZE = const(32)
+_PIECE = const(1024)  # bytes read at a time
 _NO_LIMIT = const(65535)
 
 # What the bootloader itself occupies while it loads an app, per chip_id: (first, past the last) addresses. A segment
@@ -56,7 +56,7 @@ def secure_version(part) -> int:
 
 def check(read, size: int, chip: int, revision: int, sha256) -> None:
     """Checks a whole image of *size* bytes; ``read(off, buf)`` gives its bytes."""
-    buf = bytearray(SECTOR)
+    buf = bytearray(_PIECE)
     view = memoryview(buf)
     if size < 512:
         raise Refused(IMAGE_FORMAT)
@@ -82,7 +82,7 @@ def check(read, size: int, chip: int, revision: int, sha256) -> None:
                 raise Refused(IMAGE_FORMAT)
         end = off + length
         while off < end:
-            chunk = view[: min(SECTOR, end - off)]
+            chunk = view[: min(_PIECE, end - off)]
             read(off, chunk)
             hasher.update(chunk)
             xor ^= _fold(chunk)

@@ -11,7 +11,7 @@ from struct import pack, unpack_from
 
 from micropython import const
 
-from .flash import SECTOR, put
+from .flash import PAGE, SECTOR, put, same
 from .reasons import FLASH, LEDGER_VERSION, Refused
 
 VERSION = const(1)
@@ -214,11 +214,11 @@ class Ledger:
         self._room = [_SLOTS, _SLOTS]  # first free record of each bank; _SLOTS: the bank must be rewritten
         self._load()
 
-    def _read(self, bank: int, buf) -> list:
+    def _read(self, bank: int) -> list:
         """The valid records of a bank as (n, bytes); notes counters, foreign records and the free room."""
-        view, records, room = memoryview(buf), [], 0
+        raw, records, room = bytearray(RECORD), [], 0
         for slot in range(_SLOTS):
-            raw = view[slot * RECORD : (slot + 1) * RECORD]
+            self.part.read(bank * SECTOR + slot * RECORD, raw)
             if raw == _BLANK:
                 continue
             room = slot + 1  # whatever is not blank is not written again, valid or not
@@ -235,16 +235,22 @@ class Ledger:
         self._room[bank] = room
         return records
 
+    def _level(self) -> bool:
+        """True if both banks hold the same bytes."""
+        page = bytearray(PAGE)
+        for off in range(0, SECTOR, PAGE):
+            self.part.read(off, page)
+            if not same(self.part, SECTOR + off, page):
+                return False
+        return True
+
     def _load(self) -> None:
-        buf, twin = bytearray(SECTOR), bytearray(SECTOR)
-        self.part.read(0, buf)
-        self.part.read(SECTOR, twin)
-        banks = [self._read(0, buf)]
-        if buf == twin:  # the usual case: half the work at every boot
+        banks = [self._read(0)]
+        if self._level():  # the usual case: half the work at every boot
             banks.append(banks[0])
             self._room[1] = self._room[0]
         else:
-            banks.append(self._read(1, twin))
+            banks.append(self._read(1))
         marks = [_complete(records) for records in banks]
         base = 0 if marks[0] >= marks[1] else 1
         self.lost = marks[base] == (0, 0)
