@@ -28,6 +28,8 @@ GROUPS = {
     "order": "Have devices do something: settings, approvals, rollback, wipe; signed by an operator.",
     "settings": "Look at the settings that devices have, and at backups of them.",
     "image": "Put a flash image together and look at one.",
+    "issue": "Make device identities and give each out once: keys, tokens, labels.",
+    "factory": "The production line: check, flash and register devices, plan their eFuses.",
     "sim": "Run a flash image on the simulated ESP32.",
 }
 """Command groups in the order of the help text: module and group name -> one line of help."""
