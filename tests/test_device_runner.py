@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -448,6 +451,18 @@ def test_warm_firmware_that_hangs_on_import_is_stopped(bench: Bench) -> None:
     with device.Machine(ForkDriver(warm=True)) as runner:
         world = bench.world("while True:\n    pass")
         assert runner.run(world, limits=Limits(seconds=0.2)).cause == "timeout"
+        assert runner.run(bench.world("print('next')")).console == "next\n"
+
+
+def test_a_helper_that_does_not_answer_is_replaced(bench: Bench) -> None:
+    """A computer under heavy load; what the old helper held must not be mistaken for the new one's."""
+    driver = ForkDriver()
+    with device.Machine(driver) as runner:
+        runner.run(bench.world("print('first')"))
+        stop = threading.Timer(0.3, os.kill, (driver._cold._process.pid, signal.SIGSTOP))
+        stop.start()
+        world = bench.world("print('on')\nwhile True:\n    pass")
+        assert runner.run(world, limits=Limits(seconds=1)).cause == "timeout"
         assert runner.run(bench.world("print('next')")).console == "next\n"
 
 

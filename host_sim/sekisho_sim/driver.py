@@ -97,8 +97,8 @@ class _Zygote:
             raise ToolError("MICROPYTHON", f"The process that devices are forked from fails: {words}.") from None
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
+        """End the process and the device it has forked, whatever they do."""
+        os.killpg(self._process.pid, signal.SIGKILL)
         self.close()
 
     def close(self) -> None:
@@ -153,9 +153,12 @@ class ForkDriver:
         os.write(self._now.ask, b"kill\n")
         if select.select([self._now.answer], [], [], 2)[0]:
             return self._status()
-        # Only a warm process can be deaf: the firmware hangs without ever having touched its world.
+        # A warm process is deaf when the firmware hangs without ever having touched its world, any one on a computer
+        # that is too busy. Its successor must not answer for it, nor a closed pipe be mistaken for one.
         self._warm = {key: zygote for key, zygote in self._warm.items() if zygote is not self._now}
         self._now.kill()
+        if self._now is self._cold:
+            self._cold = _Zygote()
         self._now = self._cold
         return signal.SIGKILL
 
