@@ -7,6 +7,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from helpers.keys import signer
+from sekisho_tools import suit
 from sekisho_tools.errors import ToolError
 from sekisho_tools.publish import publish
 
@@ -16,8 +18,9 @@ PAYLOAD = b"\xe9 firmware"
 
 
 def envelope(payload: bytes = PAYLOAD) -> bytes:
-    manifest = CLASS.bytes + hashlib.sha256(payload).digest()
-    return b"\xd8\x6b\xa2\x02\x41\x00\x03\x58" + bytes([len(manifest)]) + manifest
+    uri = "/payload/" + hashlib.sha256(payload).hexdigest()
+    release = suit.Release(bytes(16), CLASS.bytes, 1, (suit.Component.of("fw", payload, uri),))
+    return suit.encode(release, [signer("release")])
 
 
 def key_set(version: int, extra: bytes = b"\x80") -> bytes:
@@ -69,6 +72,26 @@ def test_refuses_another_key_set_of_a_published_version(tmp_path, files):
     publish(root, CLASS, [files["keys2"]])
     assert code(root, CLASS, [files["keys2b"], files["payload"]]) == "KEYSET_CONTENT"
     assert layout(root) == {f"{CLASS}/keyset-2.cose", f"{CLASS}/keyset.cose"}
+
+
+def test_class_and_payload_are_taken_from_the_release_and_from_beside_it(tmp_path, files):
+    root, digest = tmp_path / "site", hashlib.sha256(PAYLOAD).hexdigest()
+    files["payload"].unlink()
+    files["payload"].mkdir()
+    (tmp_path / "payload" / digest).write_bytes(PAYLOAD)
+    publish(root, None, [files["release"]])
+    assert layout(root) == {f"payload/{digest}", f"{CLASS}/latest.suit"}
+
+
+def test_refuses_a_release_whose_payload_is_nowhere_or_is_another(tmp_path, files):
+    root, digest = tmp_path / "site", hashlib.sha256(PAYLOAD).hexdigest()
+    assert code(root, None, [files["release"]]) == "PAYLOAD"
+    files["payload"].unlink()
+    files["payload"].mkdir()
+    (tmp_path / "payload" / digest).write_bytes(b"something else")
+    assert code(root, None, [files["release"]]) == "IMAGE_DIGEST"
+    assert code(root, None, [files["keys1"]]) == "CLASS"
+    assert not root.exists()
 
 
 def test_refuses_a_payload_that_the_release_does_not_name(tmp_path, files):

@@ -8,17 +8,22 @@ appears last, so a device never finds one whose payload is missing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from . import device_code  # noqa: F401  (makes the device packages importable)
+from . import (
+    device_code,  # noqa: F401  (makes the device packages importable)
+    suit,
+)
 from .errors import ToolError
 from .files import read_file, write_atomic
 
 LATEST = "latest.suit"
 NEWEST = "keyset.cose"
+_PAYLOAD_URI = re.compile(r"(?:^|/)payload/([0-9a-f]{64})$")
 _ENVELOPE_TAG = bytes.fromhex("d86b")
 _COSE_SIGN_TAG = bytes.fromhex("d862")
 
@@ -45,12 +50,16 @@ def _key_set_version(path: Path, document: bytes) -> int:
         raise ToolError("KEYSET", f"{path} begins like a key set but cannot be read as one.") from error
 
 
-def publish(root: Path, class_id: UUID, files: Sequence[Path]) -> Published:
+def publish(root: Path, class_id: UUID | None, files: Sequence[Path]) -> Published:
     """Publish *files* (at most one release, any number of payloads and key sets; told apart by their content).
 
+    *class_id* None takes the class that the release names. Payloads that are not among *files* are taken from
+    ``payload/`` beside the release, where `release create` puts them.
+
     Raises ToolError: FILE, ENVELOPE (two releases, or one that cannot be read), CLASS (the release does not name
-    *class_id*), IMAGE_DIGEST (a payload that the release does not name), KEYSET, KEYSET_CONTENT (another key set of the
-    same version is already published). Nothing is written when any check fails.
+    *class_id*, or nothing says which class is meant), IMAGE_DIGEST (a payload that the release does not name), PAYLOAD
+    (one that it names is nowhere to be found), KEYSET, KEYSET_CONTENT (another key set of the same version is already
+    published). Nothing is written when any check fails.
     """
     release: tuple[Path, bytes] | None = None
     payloads: list[tuple[Path, bytes]] = []
@@ -65,12 +74,13 @@ def publish(root: Path, class_id: UUID, files: Sequence[Path]) -> Published:
             key_sets[_key_set_version(path, data)] = data
         else:
             payloads.append((path, data))
-    folder = root / str(class_id)
     if release:
-        _check_release(release[0], release[1], class_id)
-    for path, data in payloads:
-        if release and hashlib.sha256(data).digest() not in release[1]:
-            raise ToolError("IMAGE_DIGEST", f"{path} is not a payload that {release[0]} names; check both files.")
+        manifest = suit.decode(release[1]).manifest
+        class_id = _class_of(release[0], manifest, class_id)
+        payloads += _named_payloads(root, release[0], manifest, payloads)
+    if class_id is None:
+        raise ToolError("CLASS", "Key sets alone do not say for which product class they are; add --class.")
+    folder = root / str(class_id)
     for version, data in key_sets.items():
         old = folder / link(version)
         if old.exists() and read_file(old) != data:
@@ -80,16 +90,39 @@ def publish(root: Path, class_id: UUID, files: Sequence[Path]) -> Published:
     return _write(root, folder, release, payloads, key_sets)
 
 
-def _check_release(path: Path, data: bytes, class_id: UUID) -> None:
-    from sekisho.envelope import sever
-    from sekisho_boot.reasons import Refused
+def _class_of(path: Path, manifest: suit.Manifest, class_id: UUID | None) -> UUID:
+    """The class to publish for: *class_id*, or the only one that the release names."""
+    named = {UUID(bytes=parameters[2]) for parameters in manifest.parameters() if 2 in parameters}
+    if class_id is None and len(named) == 1:
+        return named.pop()
+    if class_id is None or class_id not in named:
+        wanted = f"not for class {class_id}" if class_id else "not for one class only, so add --class"
+        raise ToolError("CLASS", f"{path} is {wanted}; see `sekisho release inspect {path}`.")
+    return class_id
 
-    try:
-        core = sever(data)
-    except Refused as error:
-        raise ToolError("ENVELOPE", f"{path} begins like a release but cannot be read as one.") from error
-    if class_id.bytes not in core:
-        raise ToolError("CLASS", f"{path} is not for class {class_id}; see `sekisho release inspect {path}`.")
+
+def _named_payloads(
+    root: Path, release: Path, manifest: suit.Manifest, given: Sequence[tuple[Path, bytes]]
+) -> list[tuple[Path, bytes]]:
+    """The payloads that the release names and that were not given; everything given must be named."""
+    named = {parameters[3].value for parameters in manifest.parameters() if 3 in parameters}
+    fetched = {bytes.fromhex(match[1]) for match in map(_PAYLOAD_URI.search, manifest.uris()) if match}
+    have = set()
+    for path, data in given:
+        digest = hashlib.sha256(data).digest()
+        if digest not in named | fetched:
+            raise ToolError("IMAGE_DIGEST", f"{path} is not a payload that {release} names; check both files.")
+        have.add(digest)
+    found: list[tuple[Path, bytes]] = []
+    for digest in sorted((fetched or named) - have):
+        beside = release.parent / "payload" / digest.hex()
+        if beside.exists():
+            found.append((beside, read_file(beside, "payload")))
+            if hashlib.sha256(found[-1][1]).digest() != digest:
+                raise ToolError("IMAGE_DIGEST", f"{beside} is not what its name says; make the release again.")
+        elif not (root / "payload" / digest.hex()).exists():
+            raise ToolError("PAYLOAD", f"{release} needs a payload that is neither named here nor at {beside}.")
+    return found
 
 
 def _write(

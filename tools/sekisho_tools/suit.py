@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -370,6 +370,21 @@ class Manifest:
                     if index < len(found):
                         found[index].update(command.argument)
         return found
+
+    def uris(self) -> list[str]:
+        """Every URI that a command sets, in the order of the sequences, whatever branch it stands in."""
+        sequences = (self.shared, *self.sequences.values())
+        overrides = [c.argument for commands in sequences for c in _walk(commands) if c.code == 20]
+        return [parameters[21] for parameters in overrides if 21 in parameters]
+
+
+def _walk(commands: Commands) -> Iterator[Command]:
+    """All commands of a sequence, those of nested sequences included."""
+    for command in commands:
+        yield command
+        nested = command.argument if command.code == 15 else [command.argument] if command.code == 32 else []
+        for sequence in nested:
+            yield from _walk(sequence or ())
 
 
 @dataclass(frozen=True)

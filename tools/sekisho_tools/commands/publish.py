@@ -15,14 +15,15 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: sekisho publish --to ./site --class 1492af14-2569-5e48-bf42-9b2d51f2ab45 "
-    "blinker-1.3.suit blinker-1.3.bin keyset.cose",
+    epilog="Example: sekisho publish --to ./site releases/blinker-1.3.suit keyset.cose",
     help="Put a release, its payloads and key sets where devices find them (see `serve`).",
 )
 def publish(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Release (.suit), payloads, key sets.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Directory of the web site; made if missing.")],
-    class_id: Annotated[UUID, typer.Option("--class", metavar="UUID", help="Product class the files are for.")],
+    class_id: Annotated[
+        UUID | None, typer.Option("--class", metavar="UUID", help="Product class [the one the release names].")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
     """Parse the options, publish, print what was written."""
