@@ -65,8 +65,8 @@ SCHEMA = (
     ("utc_offset", NUMBER, (-720, 840), 0, KEEP, USER, "at once"),
     # Which events people are told of.
     ("notify", WORDS, ("available", "installed", "failed"), [], KEEP, USER, "at once"),
-    # Where they are told: by the hook of the application, the log server, the update server.
-    ("notify_to", WORDS, ("application", "syslog", "server"), ["application"], KEEP, ADMIN, "at once"),
+    # Where they are told of: by the hook of the application, at the log server.
+    ("notify_to", WORDS, ("application", "syslog"), ["application"], KEEP, ADMIN, "at once"),
     # Log server that gets the event log (RFC 5424), for example "udp://10.0.0.7:514".
     ("syslog", URL, ("udp://", "tcp://", "tls://"), "", KEEP, ADMIN, "next poll"),
     # Groups that this device belongs to, for operator orders.
