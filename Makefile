@@ -60,7 +60,8 @@ typecheck: $(READY) ## mypy: strict on host code, with MicroPython's stubs on de
 
 # ---- evidence -----------------------------------------------------------------------------------
 
-bench: $(READY) ## size, heap and flash operations of the engine, against its budgets
+bench: $(READY) ## speed of the cryptography against the textbook; size of the engine against its budgets
+	$(BIN)/python bench/run.py
 	$(BIN)/python scripts/bench.py
 
 powercut: $(READY) ## cut the power at every flash state (minutes)

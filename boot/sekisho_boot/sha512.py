@@ -1,26 +1,16 @@
 """SHA-512 (FIPS 180-4) in portable MicroPython, which has none of its own.
 
-A 64-bit word is three small integers: 22, 22 and 20 bits, low limb first. Small integers cost a tenth of big ones and
-make no garbage; 22 bits leave room below 2^30 (the least a small integer holds) for sums and for rotation windows.
-docs/crypto.md explains the windows.
+A word is one big integer. Rotations are shifts of the doubled word ``x * (2^64 + 1)``; what they leave above bit 63 is
+cut off once, after the additions. docs/crypto.md counts the operations. A chip may bring its own `sha512`.
 """
 
 import struct
 
-
-def _limbs(words):
-    """Cuts big-endian 64-bit words into limbs: low, middle, top of each in turn."""
-    out = []
-    for at in range(0, len(words), 8):
-        d, c, b, a = struct.unpack_from(">HHHH", words, at)
-        out.append(a | (b & 63) << 16)
-        out.append(b >> 6 | (c & 4095) << 10)
-        out.append(c >> 12 | d << 4)
-    return out
-
+_M = (1 << 64) - 1
+_D = (1 << 64) + 1
 
 # Fractions of the cube roots of the first 80 primes, and of the square roots of the first 8 (FIPS 180-4, 4.2.3, 5.3.5).
-_K = _limbs(
+_K = (
     b"\x42\x8a\x2f\x98\xd7\x28\xae\x22\x71\x37\x44\x91\x23\xef\x65\xcd\xb5\xc0\xfb\xcf\xec\x4d\x3b\x2f\xe9\xb5\xdb\xa5\x81\x89\xdb\xbc"
     b"\x39\x56\xc2\x5b\xf3\x48\xb5\x38\x59\xf1\x11\xf1\xb6\x05\xd0\x19\x92\x3f\x82\xa4\xaf\x19\x4f\x9b\xab\x1c\x5e\xd5\xda\x6d\x81\x18"
     b"\xd8\x07\xaa\x98\xa3\x03\x02\x42\x12\x83\x5b\x01\x45\x70\x6f\xbe\x24\x31\x85\xbe\x4e\xe4\xb2\x8c\x55\x0c\x7d\xc3\xd5\xff\xb4\xe2"
@@ -42,107 +32,51 @@ _K = _limbs(
     b"\x28\xdb\x77\xf5\x23\x04\x7d\x84\x32\xca\xab\x7b\x40\xc7\x24\x93\x3c\x9e\xbe\x0a\x15\xc9\xbe\xbc\x43\x1d\x67\xc4\x9c\x10\x0d\x4c"
     b"\x4c\xc5\xd4\xbe\xcb\x3e\x42\xb6\x59\x7f\x29\x9c\xfc\x65\x7e\x2a\x5f\xcb\x6f\xab\x3a\xd6\xfa\xec\x6c\x44\x19\x8c\x4a\x47\x58\x17"
 )
-_H = _limbs(
+_H = (
     b"\x6a\x09\xe6\x67\xf3\xbc\xc9\x08\xbb\x67\xae\x85\x84\xca\xa7\x3b\x3c\x6e\xf3\x72\xfe\x94\xf8\x2b\xa5\x4f\xf5\x3a\x5f\x1d\x36\xf1"
     b"\x51\x0e\x52\x7f\xad\xe6\x82\xd1\x9b\x05\x68\x8c\x2b\x3e\x6c\x1f\x1f\x83\xd9\xab\xfb\x41\xbd\x6b\x5b\xe0\xcd\x19\x13\x7e\x21\x79"
 )
 
 
 def _compress(state, block):
-    """One block of 128 bytes into *state* (24 limbs), FIPS 180-4 section 6.4.2."""
-    m = 0x3FFFFF
-    q = 0xFFFFF
-    k = _K
-    w = _limbs(block)
-    a0, a1, a2, b0, b1, b2, c0, c1, c2, d0, d1, d2, e0, e1, e2, f0, f1, f2, g0, g1, g2, h0, h1, h2 = state
-    p0 = b0 ^ c0
-    p1 = b1 ^ c1
-    p2 = b2 ^ c2
-    n = 0
-    while True:
-        for j in range(0, 48, 3):
-            # T1 = h + S1(e) + Ch(e, f, g) + K + W, left in x0..x2 without carries. u, v, r: e from bits 14, 36, 58 on.
-            u = e0 >> 14 | e1 << 8
-            v = e1 >> 14 | e2 << 8
-            r = e2 >> 14 | e0 << 6
-            x0 = h0 + (g0 ^ e0 & (f0 ^ g0)) + ((u ^ u >> 4 ^ v >> 5) & m) + k[n] + w[j]
-            x1 = h1 + (g1 ^ e1 & (f1 ^ g1)) + ((v ^ v >> 4 ^ r >> 5) & m) + k[n + 1] + w[j + 1]
-            x2 = h2 + (g2 ^ e2 & (f2 ^ g2)) + ((r ^ r >> 4 ^ u >> 7) & q) + k[n + 2] + w[j + 2]
-            n += 3
-            h0 = g0
-            h1 = g1
-            h2 = g2
-            g0 = f0
-            g1 = f1
-            g2 = f2
-            f0 = e0
-            f1 = e1
-            f2 = e2
-            e0 = d0 + x0
-            e1 = d1 + x1 + (e0 >> 22)
-            e2 = d2 + x2 + (e1 >> 22) & q
-            e0 &= m
-            e1 &= m
-            # T2 = S0(a) + Maj(a, b, c); Maj = b ^ ((a ^ b) & (b ^ c)). u, v, r: a from bits 34, 56, 14 on.
-            u = a1 >> 12 | a2 << 10
-            v = a2 >> 12 | a0 << 8
-            r = a0 >> 14 | a1 << 8
-            d0 = c0
-            d1 = c1
-            d2 = c2
-            c0 = b0
-            c1 = b1
-            c2 = b2
-            b0 = a0
-            b1 = a1
-            b2 = a2
-            y = b0 ^ c0
-            x0 += (c0 ^ y & p0) + ((u ^ u >> 5 ^ b1 >> 6 ^ (b2 & 63) << 16) & m)
-            p0 = y
-            y = b1 ^ c1
-            x1 += (c1 ^ y & p1) + ((v ^ v >> 5 ^ b2 >> 6 ^ (b0 & 255) << 14) & m) + (x0 >> 22)
-            p1 = y
-            y = b2 ^ c2
-            a2 = x2 + (c2 ^ y & p2) + ((r ^ r >> 5 ^ b0 >> 8 ^ (b1 & 63) << 14) & q) + (x1 >> 22) & q
-            p2 = y
-            a0 = x0 & m
-            a1 = x1 & m
-        if n == 240:
-            break
-        for j in range(0, 48, 3):
+    """The state after one block of 128 bytes (FIPS 180-4 section 6.4.2)."""
+    m = _M
+    d2 = _D
+    a, b, c, d, e, f, g, h = state
+    w = list(struct.unpack(">16Q", block))
+    r = b ^ c
+    for start in range(0, 640, 128):
+        if start:
             # W(t) = s1(W(t-2)) + W(t-7) + s0(W(t-15)) + W(t-16); negative indices wrap around the 16 words.
-            u = w[j - 45]
-            v = w[j - 44]
-            r = w[j - 43]
-            x0 = u >> 7 | (v & 255) << 15
-            x1 = v >> 7 | (r & 255) << 15
-            x2 = r >> 7
-            x0 = ((x0 ^ x0 >> 1 ^ u >> 1 ^ (v & 1) << 21) & m) + w[j] + w[j - 21]
-            x1 = ((x1 ^ x1 >> 1 ^ v >> 1 ^ (r & 1) << 21) & m) + w[j + 1] + w[j - 20]
-            x2 = (x2 ^ x2 >> 1 ^ (u & 255) << 12 ^ r >> 1 ^ (u & 1) << 19) + w[j + 2] + w[j - 19]
-            u = w[j - 6]
-            v = w[j - 5]
-            r = w[j - 4]
-            y = u >> 19 | v << 3
-            s = v >> 19 | r << 3
-            z = r >> 17 | u << 3
-            x0 += (y ^ z ^ u >> 6 ^ (v & 63) << 16) & m
-            x1 += ((s ^ y ^ v >> 6 ^ (r & 63) << 16) & m) + (x0 >> 22)
-            w[j] = x0 & m
-            w[j + 1] = x1 & m
-            w[j + 2] = x2 + ((z >> 2 ^ s ^ r >> 6) & q) + (x1 >> 22) & q
-    new = a0, a1, a2, b0, b1, b2, c0, c1, c2, d0, d1, d2, e0, e1, e2, f0, f1, f2, g0, g1, g2, h0, h1, h2
-    for j in range(0, 24, 3):
-        x0 = state[j] + new[j]
-        x1 = state[j + 1] + new[j + 1] + (x0 >> 22)
-        state[j] = x0 & m
-        state[j + 1] = x1 & m
-        state[j + 2] = state[j + 2] + new[j + 2] + (x1 >> 22) & q
+            for j in range(16):
+                v = w[j - 15]
+                x = v * d2
+                u = w[j - 2]
+                y = u * d2
+                w[j] = w[j] + w[j - 7] + (x >> 1 ^ x >> 8 ^ v >> 7) + (y >> 19 ^ y >> 61 ^ u >> 6) & m
+        for j, k in enumerate(struct.unpack_from(">16Q", _K, start)):
+            x = e * d2
+            k += h + w[j] + (g ^ e & (f ^ g)) + (x >> 14 ^ x >> 18 ^ x >> 41)
+            h = g
+            g = f
+            f = e
+            e = d + k & m
+            # Maj(a, b, c) = b ^ ((a ^ b) & (b ^ c)), and a ^ b is the next round's b ^ c.
+            x = a * d2
+            y = a ^ b
+            k += (b ^ y & r) + (x >> 28 ^ x >> 34 ^ x >> 39)
+            r = y
+            d = c
+            c = b
+            b = a
+            a = k & m
+    new = a, b, c, d, e, f, g, h
+    return [state[j] + new[j] & m for j in range(8)]
 
 
 def sha512(*parts) -> bytes:
-    """The SHA-512 digest (64 bytes) of the concatenation of *parts* (bytes-like)."""
-    state = list(_H)
+    """The SHA-512 digest (64 bytes) of the concatenation of *parts* (bytes-like); TypeError for anything else."""
+    state = struct.unpack(">8Q", _H)
     block = bytearray(128)
     fill = size = 0
     for part in parts:
@@ -155,18 +89,12 @@ def sha512(*parts) -> bytes:
             at += take
             fill += take
             if fill == 128:
-                _compress(state, block)
+                state = _compress(state, block)
                 fill = 0
     tail = b"\x80" + bytes((111 - fill) % 128) + (size * 8).to_bytes(16, "big")
     for _ in range(0, fill + len(tail), 128):
         block[fill:] = tail[: 128 - fill]
-        _compress(state, block)
+        state = _compress(state, block)
         tail = tail[128 - fill :]
         fill = 0
-    out = bytearray(64)
-    for j in range(8):
-        low, mid, top = state[3 * j : 3 * j + 3]
-        struct.pack_into(
-            ">HHHH", out, 8 * j, top >> 4, (top & 15) << 12 | mid >> 10, (mid & 1023) << 6 | low >> 16, low & 65535
-        )
-    return bytes(out)
+    return struct.pack(">8Q", *state)
