@@ -65,10 +65,10 @@ bench: $(READY) ## speed of the cryptography against the textbook; size of the e
 	$(BIN)/python scripts/bench.py
 
 powercut: $(READY) ## cut the power at every flash state (minutes)
-	$(BIN)/python -m sekisho_sim.campaign
+	$(BIN)/python -m sekisho_sim.campaign --evidence docs/evidence
 
 powercut-full: $(READY) ## the same with every torn shape and every second cut (long)
-	$(BIN)/python -m sekisho_sim.campaign --full
+	$(BIN)/python -m sekisho_sim.campaign --full --evidence docs/evidence
 
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 	$(BIN)/python tests/fuzz/run_all.py --seconds 60
