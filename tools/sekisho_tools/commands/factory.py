@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .. import issued, keys
+from .. import cli, factory, flasher, flashimage, imagefile, issued, issuing, keys
 from .. import register as registering
+from ..errors import ToolError
+from ..files import read_file, write_atomic
+from .issue import passphrase
+from .keys import Json, PassphraseFd
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -39,3 +44,107 @@ def register(folders: Folders, server: ServerUrl, user: User, password_fd: Passw
     devices = [(issued.read_record(folder), issued.read_secrets(folder)["token"]) for folder in folders]
     new = registering.register(connect(server, user, password_fd, ca), devices)
     typer.echo(f"{new} registered, {len(devices) - new} known already.")
+
+
+@app.command(epilog="Example: sekisho factory check flash.bin --keyset keyset-1.cose --development-key keys/dev.pub")
+def check(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A flash image (see `image build`).")],
+    environment: Annotated[
+        Literal["release", "development"], typer.Option(help="What it is to be shipped as.")
+    ] = "release",
+    keyset: Annotated[Path | None, typer.Option(metavar="FILE", help="The key set that must be in the image.")] = None,
+    development_key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="A .pub file whose key must not be in it; may be repeated.")
+    ] = None,
+    device: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the device whose identity must be in it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse an image that must not leave the factory, and name every reason."""
+    statements = [keys.load_statement(name) for name in development_key or ()]
+    wanted = factory.Wanted(
+        environment=environment,
+        keyset=read_file(keyset, "key set", 1 << 16) if keyset else None,
+        development_keys=[(statement.label, statement.public_key) for statement in statements],
+        record=issued.read_record(device) if device else None,
+    )
+    found = factory.check(read_file(image, "image"), wanted)
+    if as_json:
+        shown = [{"code": one.code, "sentence": one.sentence} for one in found.findings]
+        more = {"chip": found.chip, "mode": found.mode, "environment": found.environment, "device": found.device}
+        typer.echo(json.dumps({"fit": found.fit, "findings": shown, **more}, indent=2))
+        if not found.fit:
+            raise typer.Exit(1)
+        return
+    for finding in found.findings:
+        cli.show_error(ToolError(finding.code, finding.sentence))
+    if not found.fit:
+        raise typer.Exit(1)
+    what = f"{found.mode} engine, {found.chip}, key set version {', '.join(str(n) for n, _ in found.keysets)}"
+    typer.echo(f"{image}: fit to be shipped as {environment} ({what}).")
+
+
+@app.command(epilog="Example: sekisho factory image flash.bin --device devices/ID")
+def image(
+    common: Annotated[Path, typer.Argument(metavar="IMAGE", help="The common flash image (see `image build`).")],
+    device: Annotated[list[Path], typer.Option(metavar="DIR", help="Folder of a device; may be repeated.")],
+) -> None:
+    """Make the flash image of each device: the common image with the device's identity in its NVS."""
+    data = read_file(common, "image")
+    made = [
+        (folder, *factory.personalise(data, issued.read_record(folder), read_file(folder / issued.NVS, "NVS image")))
+        for folder in device
+    ]
+    for folder, content, record in made:
+        path = write_atomic(folder / "flash.bin", content, mode=0o600)
+        write_atomic(folder / issued.RECORD, record.to_json())
+        typer.echo(f"wrote {path}")
+        typer.echo(f"  {flashimage.esptool_command(record.chip or 'esp32', path)}")
+
+
+@app.command(
+    epilog="Example: sekisho factory flash flash.bin --port /dev/ttyUSB0 --device devices/ID --batch lamps.batch"
+)
+def flash(
+    common: Annotated[Path, typer.Argument(metavar="IMAGE", help="The common flash image, or a whole one.")],
+    port: Annotated[str, typer.Option(metavar="PORT", help="Serial port of the board.")],
+    device: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the device that the board is to become.")
+    ] = None,
+    batch: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its batch, in which the chip is bound to it.")
+    ] = None,
+    environment: Annotated[
+        Literal["release", "development"], typer.Option(help="What the image is to be shipped as (see `check`).")
+    ] = "release",
+    read_back: Annotated[
+        Literal["stub", "rom", "none"],
+        typer.Option(help="How to read back what was written: fast with esptool's stub, through the ROM, not at all."),
+    ] = "stub",
+    passphrase_fd: PassphraseFd = None,
+) -> None:
+    """Check an image, write it to a board with esptool, verify it, read it back; bind the board to its identity."""
+    data = read_file(common, "image")
+    record = issued.read_record(device) if device else None
+    if batch and not record:
+        raise ToolError("USAGE", "--batch binds the device that --device names; give both.")
+    if device and record:
+        data, record = factory.personalise(data, record, read_file(device / issued.NVS, "NVS image"))
+    found = factory.check(data, factory.Wanted(environment=environment, record=record))
+    for finding in found.findings:
+        cli.show_error(ToolError(finding.code, finding.sentence))
+    if not found.fit:
+        raise ToolError("NOT_FIT", f"{common} must not be shipped as {environment}; nothing was written.")
+    secret = passphrase(batch, passphrase_fd) if batch else b""
+    board = flasher.Port(port, found.chip or imagefile.CHIPS["esp32"].name)
+    mac = flasher.read_mac(board)
+    if record and record.physical not in (None, mac):
+        raise ToolError("PHYSICAL_ID", f"The board on {port} is {mac}, but the device belongs to {record.physical}.")
+    if batch and record:
+        with issuing.unlock(batch, secret) as opened:
+            opened.bind(opened.batch.find(record.id), mac)
+    flasher.flash(board, data, typer.echo, read_back=read_back)
+    if device and record:
+        write_atomic(device / issued.RECORD, issued.bound(record, mac).to_json())
+    typer.echo(f"{mac} is {record.id if record else 'flashed'}.")
