@@ -66,13 +66,15 @@ def origin(device: bytes) -> bytes:
 class Log:
     """The log of one device. clock(): (s since 1970, whether to trust it). tell(entry): called with each new one.
 
-    ``number`` and ``hash`` are the head. Without a file system it still counts and chains, but keeps nothing.
+    ``number`` and ``hash`` are the head, ``kept`` whether it is in flash. Without a file system it still counts and
+    chains, but keeps nothing.
     """
 
     def __init__(self, device: bytes, clock, tell=None) -> None:
         self.clock = clock
         self.tell = tell
         self.number, self.hash = 0, origin(device)
+        self.kept = True  # whether the last entry is in flash
         self._file = 0  # the one that is appended to
         self._entries = 0  # in it
         self._untrusted = 0
@@ -104,12 +106,12 @@ class Log:
             "<IIBBBBI16s", self.number + 1, now & 0xFFFFFFFF, event, reason, trusted, 0, value & 0xFFFFFFFF, detail
         )
         entry = body + chain(self.hash, body)
-        kept = self._write(entry)
+        self.kept = self._write(entry)
         self.number += 1
         self.hash = entry[BODY:]
         if self.tell:
             self.tell(entry)
-        return kept
+        return self.kept
 
     def _write(self, entry: bytes) -> bool:
         try:

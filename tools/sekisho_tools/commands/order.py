@@ -120,3 +120,15 @@ def send(
     document = read_file(order, "order", _MAX)
     for one in device:
         typer.echo(f"Wrote {orders.send(document, site, one)}.")
+
+
+@app.command(epilog="Example: sekisho order status poll.cose --report lamp.report")
+def status(
+    order: OrderFile,
+    report: Annotated[Path, typer.Option(help="A report of the device (verify it first).")],
+) -> None:
+    """Say what became of an order, by the report of a device."""
+    from .. import report as reports
+
+    told = reports.parse(read_file(report, "report", reports.MAX_REPORT))
+    typer.echo(f"{told.device}: {orders.status(read_file(order, 'order', _MAX), told.results)}")
