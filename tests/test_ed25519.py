@@ -189,27 +189,41 @@ def test_the_multiplier_is_odd_for_every_challenge() -> None:
         assert 0 < abs(v) < L  # so v is coprime to 8 L
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (None, b"", bytes(64)),
-        (b"", b"", b""),
-        (bytes(31), b"", bytes(64)),
-        (bytes(33), b"", bytes(64)),
-        (bytes(32), b"", bytes(63)),
-        (bytes(32), b"", bytes(65)),
-        ("x" * 32, b"", bytes(64)),
-        (bytes(32), "text", bytes(64)),
-        (bytes(32), 5, bytes(64)),
-        (bytes(32), b"", 64),
-        (32, b"", bytes(64)),
-        ([0] * 32, b"", bytes(64)),
-        (b"\xff" * 32, b"", b"\xff" * 64),
-        (b"\xff" * 32, b"", bytes(64)),
-    ],
+HOSTILE = (
+    "None, b'', bytes(64)",
+    "b'', b'', b''",
+    "bytes(31), b'', bytes(64)",
+    "bytes(33), b'', bytes(64)",
+    "bytes(32), b'', bytes(63)",
+    "bytes(32), b'', bytes(65)",
+    "'x' * 32, b'', bytes(64)",
+    "bytes(32), 'text', bytes(64)",
+    "bytes(32), 5, bytes(64)",
+    "bytes(32), None, bytes(64)",
+    "bytes(32), b'', 64",
+    "bytes(32), b'', 's' * 64",
+    "32, b'', bytes(64)",
+    "[0] * 32, b'', bytes(64)",
+    "b'\\xff' * 32, b'', b'\\xff' * 64",
+    "b'\\xff' * 32, b'', bytes(64)",
 )
-def test_wrong_types_and_lengths_are_false_not_an_exception(arguments: tuple[object, ...]) -> None:
-    assert ed25519.verify(*arguments) is False
+
+
+@pytest.mark.parametrize("arguments", HOSTILE)
+def test_wrong_types_and_lengths_are_false_not_an_exception(arguments: str) -> None:
+    assert eval(f"ed25519.verify({arguments})") is False
+
+
+def test_wrong_types_and_lengths_are_false_on_micropython() -> None:
+    calls = "".join(f"print(ed25519.verify({arguments}))\n" for arguments in HOSTILE)
+    assert micropython.run("from sekisho_boot import ed25519\n" + calls).split() == ["False"] * len(HOSTILE)
+
+
+def test_a_text_that_was_signed_as_bytes_is_still_refused_on_micropython(signed) -> None:
+    public, message, signature = signed
+    program = f"from sekisho_boot import ed25519\nfor m in ({message!r}, {message.decode()!r}): "
+    program += f"print(ed25519.verify({public!r}, m, {signature!r}))"
+    assert micropython.run(program).split() == ["True", "False"]
 
 
 def test_takes_any_bytes_like(signed) -> None:

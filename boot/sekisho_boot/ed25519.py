@@ -233,6 +233,8 @@ def verify(public_key, message, signature) -> bool:
 
     All bytes-like; other types and lengths are False too. S >= L, non-canonical and small-order A and R are refused.
     """
+    if str in (type(public_key), type(message), type(signature)):
+        return False  # MicroPython's memoryview takes text
     try:
         public_key = bytes(memoryview(public_key))
         signature = bytes(memoryview(signature))

@@ -54,9 +54,10 @@ def _compress(state, block):
                 u = w[j - 2]
                 y = u * d2
                 w[j] = w[j] + w[j - 7] + (x >> 1 ^ x >> 8 ^ v >> 7) + (y >> 19 ^ y >> 61 ^ u >> 6) & m
-        for j, k in enumerate(struct.unpack_from(">16Q", _K, start)):
+        ks = struct.unpack_from(">16Q", _K, start)
+        for j in range(16):
             x = e * d2
-            k += h + w[j] + (g ^ e & (f ^ g)) + (x >> 14 ^ x >> 18 ^ x >> 41)
+            k = h + w[j] + ks[j] + (g ^ e & (f ^ g)) + (x >> 14 ^ x >> 18 ^ x >> 41)
             h = g
             g = f
             f = e

@@ -11,6 +11,8 @@ class CryptoError(ValueError):
 
 def octets(value, length: int = -1, name: str = "LENGTH") -> bytes:
     """*value* (bytes-like) as bytes; CryptoError TYPE, or *name* if it does not have *length* bytes."""
+    if isinstance(value, str):
+        raise CryptoError("TYPE")  # MicroPython's memoryview takes text
     try:
         value = bytes(memoryview(value))
     except (TypeError, ValueError):
