@@ -196,16 +196,26 @@ def make_littlefs(size: int, files: Mapping[str, bytes], label: str) -> bytes:
 
 def list_littlefs(data: bytes) -> dict[str, int] | None:
     """Path -> size of the files in a littlefs, or None where there is none."""
+    files = read_littlefs(data)
+    return None if files is None else {name: len(content) for name, content in files.items()}
+
+
+def read_littlefs(data: bytes) -> dict[str, bytes] | None:
+    """Path -> content of the files in a littlefs, or None where there is none."""
+    if not data or len(data) % SECTOR:
+        return None
     fs = _littlefs(len(data), data)
+    files = {}
     try:
         fs.mount()
-        return {
-            f"{folder.rstrip('/')}/{name}": fs.stat(f"{folder.rstrip('/')}/{name}").size
-            for folder, _, names in fs.walk("/")
-            for name in sorted(names)
-        }
+        for folder, _, names in fs.walk("/"):
+            for name in sorted(names):
+                path = f"{folder.rstrip('/')}/{name}"
+                with fs.open(path, "rb") as file:
+                    files[path] = file.read()
     except LittleFSError:
         return None
+    return files
 
 
 def read_settings(path: Path) -> bytes:

@@ -28,7 +28,7 @@ from . import cose, pkcs8, signlog
 from .errors import ToolError
 from .files import read_file, why, write_atomic
 
-ROLES = ("root", "release", "operator", "device")
+ROLES = ("root", "release", "operator", "device", "approver")
 ENVIRONMENTS = ("development", "release")
 MIN_PASSPHRASE = 12
 """Characters of a passphrase; scrypt slows guessing down, it cannot save a short one."""

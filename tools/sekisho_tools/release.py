@@ -11,18 +11,19 @@ import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from . import cose, device_code, imagefile, suit
+from . import cose, device_code, imagefile, packing, release_check, sbom, suit
 from . import keyset as host_keyset
 from .errors import ToolError
 from .files import read_file, write_atomic
 from .flashimage import check_firmware_version, make_littlefs, read_tree
 from .identity import Identity
 from .layout import Layout
+from .suit_names import COMPRESSION, ZLIB
 
 assert device_code
 from sekisho_boot import keyset as device_keyset  # noqa: E402
@@ -31,6 +32,8 @@ from sekisho_boot import suit as device_suit  # noqa: E402
 
 PAYLOAD = "payload"
 """Directory of the payloads, each under the hex of its SHA-256."""
+PLAIN = "private"
+"""Directory of the images that only travel encrypted; it is never published."""
 SUFFIX = ".suit"
 MAX_RELEASE = 1 << 20
 """Largest envelope that is read, in bytes, texts and integrated payloads included."""
@@ -58,7 +61,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Made:
-    """A release that has been made and checked: file name without suffix, envelope, components, verdict."""
+    """A release: file name without suffix, envelope (unsigned in a draft), components, verdict.
+
+    *packed*: SHA-256 -> payloads as they travel. *secret*: components that only travel encrypted. *bill*: the SBOM.
+    """
 
     name: str
     envelope: bytes = field(repr=False)
@@ -66,6 +72,9 @@ class Made:
     sequence: int
     digest: bytes
     identity: Identity
+    packed: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+    secret: tuple[str, ...] = ()
+    bill: bytes | None = field(default=None, repr=False)
 
 
 def environment(keyset_document: bytes) -> str:
@@ -187,7 +196,9 @@ class Request:
     """What is to be released.
 
     *version* is for people, *sequence* for devices. *ties* say what the release asks of the component it does not
-    bring. *texts*: language tag -> description. *use_before*: seconds since 1970, or None.
+    bring. *texts*: language tag -> description. *use_before*: seconds since 1970, or None. *support* (ISO date) and
+    *contact* go below each text, and so does the digest of the SBOM *bill*. *compress*: offer a compressed form;
+    *groups*: encrypt for these device groups, and for nobody else.
     """
 
     vendor: str
@@ -199,6 +210,11 @@ class Request:
     ties: tuple[suit.Tie, ...] = ()
     use_before: int | None = None
     name: str | None = None
+    support: str | None = None
+    contact: str | None = None
+    bill: bytes | None = field(default=None, repr=False)
+    compress: bool = False
+    groups: tuple[packing.GroupKey, ...] = ()
 
 
 def read_ties(texts: Sequence[str]) -> tuple[suit.Tie, ...]:
@@ -226,33 +242,74 @@ def read_texts(pairs: Sequence[str]) -> dict[str, str]:
     return texts
 
 
+def check_name(name: str) -> None:
+    """ToolError RELEASE unless *name* can name the files of a release."""
+    if not _NAME.fullmatch(name):
+        raise ToolError("RELEASE", f"{name!r} cannot name a file; give --name with letters, digits, dots and dashes.")
+
+
+def draft(request: Request) -> Made:
+    """The release without its signature. Raises ToolError: RELEASE (no name for the file), IDENTITY, VERSION_TIE ..."""
+    name = request.name or default_name(request.product_class, request.version)
+    check_name(name)
+    identity = Identity.of(request.vendor, request.product_class)
+    parts = {part.name: {"component-version": request.version} for part in request.components}
+    digest = hashlib.sha256(request.bill).hexdigest() if request.bill is not None else None
+    below = release_check.trailer(request.support, request.contact, digest)
+    texts = {
+        language: "\n".join(part for part in (text, below) if part)
+        for language, text in (request.texts or {DEFAULT_LANGUAGE: ""}).items()
+    }
+    packed: dict[bytes, bytes] = {}
+    components = [_component(part, request, packed) for part in request.components]
+    content = suit.Release(
+        vendor=identity.vendor,
+        product=identity.classes[0],
+        sequence=request.sequence,
+        components=tuple(components),
+        ties=request.ties,
+        use_before=request.use_before,
+        text={language: suit.Text(manifest=text, components=parts) for language, text in texts.items()},
+    )
+    envelope = suit.draft(content)
+    return Made(
+        name,
+        envelope,
+        request.components,
+        request.sequence,
+        suit.decode(envelope).digest.value,
+        identity,
+        packed,
+        tuple(part.name for part in request.components if request.groups),
+        request.bill,
+    )
+
+
+def _component(part: Component, request: Request, packed: dict[bytes, bytes]) -> suit.Component:
+    forms = []
+    if request.groups or request.compress:
+        form, content = packing.pack(part.data, request.compress, request.groups)
+        if request.groups or form.size < len(part.data):
+            packed[form.digest] = content
+            forms.append(form)
+    uri = None if request.groups else "/" + payload_path(part.digest)
+    return suit.Component(part.name, part.digest, len(part.data), uri, tuple(forms))
+
+
 def create(request: Request, signer: cose.Signer, keyset_document: bytes) -> Made:
     """Make a release and let the device's code judge it under *keyset_document*.
 
     Raises ToolError: RELEASE (no name for the file), IDENTITY, KEY_UNKNOWN, KEY_REVOKED, KEY_RIGHTS (the key may not
     sign this), FLOOR, CEILING, VERSION_TIE, LIMIT and whatever else the device would refuse.
     """
-    name = request.name or default_name(request.product_class, request.version)
-    if not _NAME.fullmatch(name):
-        raise ToolError("RELEASE", f"{name!r} cannot name a file; give --name with letters, digits, dots and dashes.")
-    keyset = load_keyset(keyset_document)
-    identity = Identity.of(request.vendor, request.product_class)
-    parts = {part.name: {"component-version": request.version} for part in request.components}
-    texts = request.texts or {DEFAULT_LANGUAGE: ""}
-    content = suit.Release(
-        vendor=identity.vendor,
-        product=identity.classes[0],
-        sequence=request.sequence,
-        components=tuple(
-            suit.Component.of(part.name, part.data, "/" + payload_path(part.digest)) for part in request.components
-        ),
-        ties=request.ties,
-        use_before=request.use_before,
-        text={language: suit.Text(manifest=text, components=parts) for language, text in texts.items()},
-    )
-    envelope = suit.encode(content, [signer])
-    plan = check(envelope, keyset, identity)
-    return Made(name, envelope, request.components, plan.sequence, bytes(plan.digest), identity)
+    return sign(draft(request), signer, keyset_document)
+
+
+def sign(made: Made, signer: cose.Signer, keyset_document: bytes) -> Made:
+    """*made* signed, and judged by the device's code."""
+    envelope = suit.sign(made.envelope, [signer])
+    check(envelope, load_keyset(keyset_document), made.identity)
+    return replace(made, envelope=envelope)
 
 
 def payload_path(digest: bytes) -> str:
@@ -260,10 +317,28 @@ def payload_path(digest: bytes) -> str:
     return f"{PAYLOAD}/{digest.hex()}"
 
 
+def plain_path(digest: bytes) -> str:
+    """Where the image behind an encrypted payload lies, relative to the release."""
+    return f"{PLAIN}/{digest.hex()}"
+
+
+def write_parts(made: Made, directory: Path) -> list[Path]:
+    """Write everything but the envelope into *directory*: payloads, images behind encrypted ones, SBOM."""
+    written = []
+    for part in made.components:
+        if part.name in made.secret:
+            write_atomic(directory / plain_path(part.digest), part.data, 0o600)
+        else:
+            written.append(write_atomic(directory / payload_path(part.digest), part.data))
+    written += [write_atomic(directory / payload_path(digest), data) for digest, data in made.packed.items()]
+    if made.bill is not None:
+        written.append(write_atomic(directory / (made.name + sbom.SUFFIX), made.bill))
+    return written
+
+
 def write(made: Made, directory: Path) -> list[Path]:
-    """Write the payloads and then the envelope into *directory*, each in one step; returns the paths."""
-    written = [write_atomic(directory / payload_path(part.digest), part.data) for part in made.components]
-    return [*written, write_atomic(directory / (made.name + SUFFIX), made.envelope)]
+    """Write the payloads and then the envelope into *directory*, each in one step; returns what is to be published."""
+    return [*write_parts(made, directory), write_atomic(directory / (made.name + SUFFIX), made.envelope)]
 
 
 def summary(made: Made) -> dict[str, Any]:
@@ -279,7 +354,50 @@ def summary(made: Made) -> dict[str, Any]:
             {"component": part.name, "size": len(part.data), "sha256": part.digest.hex(), "content": part.words}
             for part in made.components
         ],
+        "packed": [
+            {
+                "component": name,
+                "size": form.size,
+                "sha256": form.digest.hex(),
+                "compressed": form.compressed,
+                "encrypted": form.encryption is not None,
+            }
+            for name, form in packed_forms(suit.decode(made.envelope))
+        ],
     }
+
+
+def packed_forms(envelope: suit.Envelope) -> list[tuple[str, suit.Packed]]:
+    """(component name, form) of every packed payload that the install sequence of *envelope* offers, best first."""
+    names = [suit.show_id(identifier) for identifier in envelope.manifest.components]
+    found: list[tuple[str, suit.Packed]] = []
+    _collect(envelope.manifest.sequences.get(20, ()), names, {}, 0, found)
+    return found
+
+
+def _collect(
+    commands: suit.Commands,
+    names: list[str],
+    values: dict[int, Any],
+    current: int,
+    found: list[tuple[str, suit.Packed]],
+) -> None:
+    values = {index: dict(own) for index, own in values.items()}
+    for command in commands:
+        if command.code == 12 and isinstance(command.argument, int):
+            current = command.argument
+        elif command.code == 20:
+            values.setdefault(current, {}).update(command.argument)
+        elif command.code == 15:
+            for alternative in command.argument:
+                _collect(alternative, names, values, current, found)
+        elif command.code == 22:
+            own = values.get(current, {})
+            source = values.get(own.get(22, -1), {})
+            if {3, 14, 21} <= set(source):
+                encryption = own[19].encoded if 19 in own else None
+                form = suit.Packed(source[3].value, source[14], source[21], encryption, own.get(COMPRESSION) == ZLIB)
+                found.append((names[current], form))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -313,8 +431,11 @@ def verify(
     payloads: Sequence[Path] = (),
     identity: Identity | None = None,
     now: int | None = None,
+    groups: Sequence[packing.GroupKey] = (),
 ) -> dict[str, Any]:
     """Verify the release in the file *release* and its payloads as a device does; returns what was found good.
+
+    Of a payload that only travels encrypted, the image is judged when one of *groups* can read it.
 
     *payloads* are files; those not given are looked for beside the release. *identity* None takes the one the release
     names. *now*: seconds since 1970, default the computer's clock. Raises ToolError with the device's reason code:
@@ -328,20 +449,29 @@ def verify(
         raise _refused(reasons.Refused(reasons.EXPIRED_KEYSET), "release")
     plan = check(envelope, keyset, identity or own_identity(decoded), now)
     candidates = {hashlib.sha256(read_file(path, "payload")).digest(): path for path in payloads}
+    forms = packed_forms(decoded)
     found = []
     for target in plan.targets:
-        path = find_payload(release, bytes(target.digest), candidates)
         component = device_suit.NAMES[target.component]
+        own = [form for name, form in forms if name == component]
+        secret = any(form.encryption for form in own)
+        for form in own:
+            path = find_payload(release, form.digest, candidates)
+            data = read_file(path, f"packed payload for {component}")
+            if hashlib.sha256(data).digest() != form.digest:
+                raise ToolError("IMAGE_DIGEST", f"{path} is not the packed payload that the release names.")
+            if not form.encryption or groups:
+                image = packing.unpack(form, data, target.size, groups)
+                _judge_image(path, component, image, target)
+            found.append(_found(component, path, data, "encrypted" if form.encryption else "compressed"))
+        if secret:
+            continue
+        path = find_payload(release, bytes(target.digest), candidates)
         if payloads and bytes(target.digest) not in candidates and not path.exists():
             raise ToolError("IMAGE_DIGEST", f"None of the payloads given is the image for {component}.")
         data = read_file(path, f"payload for {component}")
-        if len(data) != target.size:
-            raise ToolError("IMAGE_SIZE", f"{path} has {len(data)} bytes; the release says {target.size}.")
-        if hashlib.sha256(data).digest() != target.digest:
-            raise ToolError("IMAGE_DIGEST", f"{path} is not the image that the release names: its SHA-256 differs.")
-        found.append(
-            {"component": component, "size": target.size, "sha256": bytes(target.digest).hex(), "file": str(path)}
-        )
+        _judge_image(path, component, data, target)
+        found.append(_found(component, path, data, "plain"))
     return {
         "sequence": plan.sequence,
         "manifest_digest": bytes(plan.digest).hex(),
@@ -349,3 +479,20 @@ def verify(
         "keyset": keyset.version,
         "payloads": found,
     }
+
+
+def _found(component: str, path: Path, data: bytes, form: str) -> dict[str, Any]:
+    return {
+        "component": component,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "file": str(path),
+        "form": form,
+    }
+
+
+def _judge_image(path: Path, component: str, data: bytes, target: Any) -> None:
+    if len(data) != target.size:
+        raise ToolError("IMAGE_SIZE", f"{path} has {len(data)} bytes for {component}; the release says {target.size}.")
+    if hashlib.sha256(data).digest() != target.digest:
+        raise ToolError("IMAGE_DIGEST", f"{path} is not the image that the release names: its SHA-256 differs.")

@@ -23,6 +23,7 @@ from sekisho_tools.suit_names import (
     COMMANDS,
     COMPARISONS,
     COMPONENT_TEXTS,
+    COMPRESSION,
     DIRECTIVES,
     ENVELOPE_MEMBERS,
     MANIFEST_MEMBERS,
@@ -32,6 +33,7 @@ from sekisho_tools.suit_names import (
     SEQUENCES,
     SEVERABLE,
     WAIT_EVENTS,
+    ZLIB,
 )
 
 assert device_code.BOOT  # imported for its effect: it makes `sekisho_boot` importable
@@ -59,13 +61,31 @@ FIRST_CUSTOM = -257
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A payload as it travels: SHA-256 *digest*, *size* in bytes, *uri*; how to unpack it: decrypt, then inflate.
+
+    *encryption* is a SUIT_Encryption_Info (parameter 19) or None, *compressed* whether zlib (RFC 1950) made it smaller.
+    """
+
+    digest: bytes
+    size: int
+    uri: str
+    encryption: bytes | None = None
+    compressed: bool = False
+
+
+@dataclass(frozen=True)
 class Component:
-    """One image of a release: *name* ``fw`` or ``app``, SHA-256 *digest*, *size* in bytes, *uri* of the payload."""
+    """One image of a release: *name* ``fw`` or ``app``, SHA-256 *digest*, *size* in bytes, *uri* of the payload.
+
+    *packed* are other forms of the payload, the best one first; *uri* None leaves them alone.
+    """
 
     name: str
     digest: bytes
     size: int
     uri: str | None = None
+    packed: tuple[Packed, ...] = ()
 
     @classmethod
     def of(cls, name: str, image: bytes, uri: str | None = None) -> Component:
@@ -152,8 +172,9 @@ def _check_release(release: Release) -> None:
             "IMAGE_SIZE",
             f"The image for {component.name} has {component.size} bytes; 1 to {MAX_IMAGE} are possible.",
         )
-        if component.uri is not None:
-            _check_uri(component.uri, f"URI of {component.name}")
+        for uri in (component.uri, *(packed.uri for packed in component.packed)):
+            if uri is not None:
+                _check_uri(uri, f"URI of {component.name}")
     if release.reference_uri is not None:
         _check_uri(release.reference_uri, "reference URI")
     _require(
@@ -229,52 +250,96 @@ def _strings(entry: Mapping[Any, Any]) -> list[str]:
     return found
 
 
-def encode(release: Release, signers: Sequence[cose.Signer], payloads: Mapping[str, bytes] | None = None) -> bytes:
-    """The signed envelope of *release*, as a tagged SUIT_Envelope in deterministic CBOR.
+PACKED = b"packed"
+"""Second part of the identifier of what is fetched to make a component."""
 
-    One component is written as in Example 1 of the draft, several with set-component-index. The text is severable.
-    *payloads* (URI -> bytes) are put into the envelope and must match their component. Raises ToolError by the
-    reason codes of the engine for whatever the engine would refuse, LIMIT when the part a device keeps is too large.
-    """
-    _check_release(release)
-    several = len(release.components) + len(release.ties) > 1
+
+def _install(release: Release) -> tuple[list[Any], bool]:
+    """(the install sequence, whether it is for the agent alone and thus severable)."""
+    packed = [component for component in release.components if component.packed]
+    several = len(release.components) + len(release.ties) + len(packed) > 1
+    place = len(release.components) + len(release.ties)
     install: list[Any] = []
-    validate: list[Any] = []
     for index, component in enumerate(release.components):
         select = [12, index] if several else []
+        alternatives: list[list[Any]] = []
+        for form in component.packed:
+            fetch = {3: dumps([SHA256, form.digest]), 14: form.size, 21: form.uri}
+            copy: dict[int, Any] = {22: place}
+            if form.encryption is not None:
+                copy[19] = form.encryption
+            if form.compressed:
+                copy[COMPRESSION] = ZLIB
+            alternatives.append([12, place, 20, fetch, 21, 2, 3, 15, 12, index, 20, copy, 22, 2, 3, 15])
+        place += bool(component.packed)
         if component.uri is not None:
-            install += [*select, 20, {21: component.uri}, 21, 2, 3, 15]
-        validate += [*select, 3, 15]
+            alternatives.append([*select, 20, {21: component.uri}, 21, 2, 3, 15])
+        if len(alternatives) > 1:
+            install += [12, index, 15, [dumps(alternative) for alternative in alternatives]]
+        elif alternatives:
+            install += alternatives[0]
+    return install, bool(packed)
+
+
+def draft(release: Release, payloads: Mapping[str, bytes] | None = None) -> bytes:
+    """The envelope of *release* without a signature, as a tagged SUIT_Envelope in deterministic CBOR.
+
+    One component is written as in Example 1 of the draft, several with set-component-index. The text is severable, and
+    so is an install sequence with packed payloads, which only the agent runs. *payloads* (URI -> bytes) are put into
+    the envelope. Raises ToolError by the reason codes of the engine for whatever the engine would refuse.
+    """
+    _check_release(release)
+    packed = [component.name for component in release.components if component.packed]
+    several = len(release.components) + len(release.ties) + len(packed) > 1
+    install, severable = _install(release)
+    validate: list[Any] = []
+    for index in range(len(release.components)):
+        validate += [*([12, index] if several else []), 3, 15]
     names = [component.name for component in release.components] + [tie.name for tie in release.ties]
-    common = {2: [[name.encode()] for name in names], 4: dumps(_shared(release, several))}
+    identifiers = [[name.encode()] for name in names] + [[name.encode(), PACKED] for name in packed]
+    common = {2: identifiers, 4: dumps(_shared(release, several))}
     manifest: dict[int, Any] = {1: 1, 2: release.sequence, 3: dumps(common), 7: dumps(validate)}
     if release.reference_uri is not None:
         manifest[4] = release.reference_uri
+    members: dict[Any, Any] = {}
     if install:
         manifest[20] = dumps(install)
-    members: dict[Any, Any] = {}
+    if severable:
+        members[20] = manifest[20]
+        manifest[20] = sha256_digest(dumps(members[20]))
     if release.text:
         members[23] = _text(release)
         manifest[23] = sha256_digest(dumps(members[23]))
     members.update(payloads or {})
     encoded = dumps(manifest)
     payload = dumps(sha256_digest(dumps(encoded)))
-    _require(bool(signers), "KEY_UNKNOWN", "A release needs at least one signature.")
-    _require(len(signers) <= MAX_BLOCKS, "LIMIT", f"A release has at most {MAX_BLOCKS} signatures.")
-    blocks = [cose.sign1(payload, signer) for signer in signers]
-    envelope = dumps(cbor2.CBORTag(TAG_ENVELOPE, {2: dumps([payload, *blocks]), 3: encoded, **members}))
-    _check_written(envelope, release, signers)
+    envelope = dumps(cbor2.CBORTag(TAG_ENVELOPE, {2: dumps([payload]), 3: encoded, **members}))
+    _check_written(envelope, release)
     return envelope
 
 
-def _check_written(envelope: bytes, release: Release, signers: Sequence[cose.Signer]) -> None:
-    """Reads *envelope* back with the decoder, so that an error in the writer cannot leave the desk."""
-    decoded = decode(envelope)
+def encode(release: Release, signers: Sequence[cose.Signer], payloads: Mapping[str, bytes] | None = None) -> bytes:
+    """The envelope that `draft` makes, signed. Raises LIMIT when the part a device keeps is too large."""
+    return sign(draft(release, payloads), signers)
+
+
+def sign(envelope: bytes, signers: Sequence[cose.Signer]) -> bytes:
+    """*envelope* signed by *signers*, each read back and verified. Raises ToolError KEY_UNKNOWN, LIMIT, SIGNATURE."""
+    _require(bool(signers), "KEY_UNKNOWN", "A release needs at least one signature.")
+    _require(len(signers) <= MAX_BLOCKS, "LIMIT", f"A release has at most {MAX_BLOCKS} signatures.")
+    for signer in signers:
+        envelope = add_signature(envelope, signer)
     keys = [signer.public_key for signer in signers]
-    _require(set(verify(decoded, keys)) == set(range(len(keys))), "SIGNATURE", "A signature does not verify.")
-    _require(decoded.manifest.sequence_number == release.sequence, "SEQUENCE", "The sequence number came out wrong.")
+    _require(set(verify(decode(envelope), keys)) == set(range(len(keys))), "SIGNATURE", "A signature does not verify.")
     kept = len(strip(envelope))
     _require(kept <= MAX_ENVELOPE, "LIMIT", f"A device keeps {MAX_ENVELOPE} bytes of an envelope; this needs {kept}.")
+    return envelope
+
+
+def _check_written(envelope: bytes, release: Release) -> None:
+    """Reads *envelope* back with the decoder, so that an error in the writer cannot leave the desk."""
+    decoded = decode(envelope)
+    _require(decoded.manifest.sequence_number == release.sequence, "SEQUENCE", "The sequence number came out wrong.")
     found = [(parameters.get(3), parameters.get(14)) for parameters in decoded.manifest.parameters()]
     for index, component in enumerate(release.components):
         _require(
@@ -301,11 +366,9 @@ def add_signature(envelope: bytes, signer: cose.Signer) -> bytes:
 
 
 def strip(envelope: bytes) -> bytes:
-    """What a device keeps of *envelope*: authentication and manifest, without text and integrated payloads."""
+    """What a device keeps of *envelope*: authentication and manifest, without severable members and payloads."""
     members = _envelope_map(envelope, True)
-    return dumps(
-        cbor2.CBORTag(TAG_ENVELOPE, {key: members[key] for key in members if isinstance(key, int) and key != 23})
-    )
+    return dumps(cbor2.CBORTag(TAG_ENVELOPE, {key: members[key] for key in (2, 3)}))
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -825,13 +888,22 @@ def _manifest(data: bytes, envelope: Mapping[int, bytes]) -> Manifest:
 
 
 def verify(envelope: Envelope, keys: Sequence[bytes | cose.AnyKey]) -> list[int]:
-    """The indices of the *keys* (32-byte Ed25519 public keys, or key objects) that signed *envelope*."""
+    """The indices of the *keys* (32-byte Ed25519 public keys, or key objects) that signed *envelope*.
+
+    As on the device, a key id of ours in a block chooses the key.
+    """
     objects = [Ed25519PublicKey.from_public_bytes(key) if isinstance(key, bytes) else key for key in keys]
     return [
         index
         for index, key in enumerate(objects)
-        if any(cose.verify_block(block, envelope.payload, key) for block in envelope.blocks)
+        if any(_meant(block, key) and cose.verify_block(block, envelope.payload, key) for block in envelope.blocks)
     ]
+
+
+def _meant(block: cose.Block, key: cose.AnyKey) -> bool:
+    if not isinstance(key, Ed25519PublicKey) or block.kid is None or len(block.kid) != cose.KEY_ID_SIZE:
+        return True
+    return block.kid == cose.key_id(key.public_bytes_raw())
 
 
 def show_id(identifier: ComponentId) -> str:

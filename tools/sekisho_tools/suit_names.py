@@ -90,6 +90,11 @@ PARAMETERS = {
     29: "wait-info",
     30: "component-metadata",
 }
+COMPRESSION = -257
+"""A custom parameter of ours, for copy: how its source is compressed. It has no registered number."""
+ZLIB = 1
+"""Its one value: zlib (RFC 1950)."""
+CUSTOM_PARAMETERS = {COMPRESSION: "compression"}
 POLICIES = ("record-on-success", "record-on-failure", "sysinfo-on-success", "sysinfo-on-failure")
 COMPARISONS = {1: ">", 2: ">=", 3: "==", 4: "<=", 5: "<"}
 WAIT_EVENTS = {

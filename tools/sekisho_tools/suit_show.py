@@ -13,6 +13,7 @@ from sekisho_tools.suit_names import (
     COMMANDS,
     COMPARISONS,
     CONTENT_ALGORITHMS,
+    CUSTOM_PARAMETERS,
     ENVELOPE_MEMBERS,
     KEY_ALGORITHMS,
     MANIFEST_MEMBERS,
@@ -54,7 +55,7 @@ def _show_version(match: tuple[int, tuple[int, ...]]) -> str:
 def _show_parameters(parameters: Mapping[int, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for key, value in parameters.items():
-        name = PARAMETERS.get(key, f"custom {key}")
+        name = PARAMETERS.get(key) or CUSTOM_PARAMETERS.get(key, f"custom {key}")
         if key in (1, 2, 24) and len(value) == 16:
             shown[name] = str(UUID(bytes=value))
         elif key == 28:

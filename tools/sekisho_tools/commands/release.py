@@ -1,87 +1,547 @@
-"""`sekisho release`: make, look at and verify signed releases."""
+"""`sekisho release`: make, check, approve, sign, look at and verify releases."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import keys, layout, release, suit, suit_show
+from .. import (
+    advisories,
+    approvals,
+    keys,
+    layout,
+    packing,
+    release,
+    release_check,
+    release_desk,
+    sbom,
+    suit,
+    suit_show,
+)
+from ..errors import ToolError
 from ..files import read_file
 
 app = typer.Typer()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 KeysetOption = Annotated[Path, typer.Option("--keyset", metavar="FILE", help="Key set that says who may sign.")]
+VersionOption = Annotated[str, typer.Option(metavar="TEXT", help="Version, for people.")]
+SequenceOption = Annotated[int, typer.Option(metavar="N", help="Sequence number, for devices: it only ever grows.")]
+VendorOption = Annotated[str, typer.Option(metavar="NAME", help="Vendor: a domain or a UUID.")]
+ClassOption = Annotated[str, typer.Option("--class", metavar="NAME", help="Product class: a name or a UUID.")]
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write to; made if missing.")]
+FirmwareOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="MicroPython firmware: a whole-flash file or a bare app image.")
+]
+AppOption = Annotated[
+    Path | None, typer.Option("--app", metavar="PATH", help="Application: a directory, or an image file.")
+]
+TextOption = Annotated[
+    list[str] | None, typer.Option(metavar="LANG=FILE", help="Description in a language; may be repeated.")
+]
+SupportOption = Annotated[
+    str | None, typer.Option("--support-until", metavar="DATE", help="Until when the product gets updates.")
+]
+ContactOption = Annotated[str | None, typer.Option(metavar="TEXT", help="Whom to tell of problems: address or URL.")]
+NeedsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=N[-M]", help="Sequence numbers wanted of the component that is not in the release."),
+]
+ChipOption = Annotated[str, typer.Option(metavar="NAME", help="Chip of the product.")]
+LayoutOption = Annotated[str, typer.Option("--layout", metavar="NAME", help="Partition layout of the product.")]
+ModeOption = Annotated[
+    str, typer.Option(metavar="MODE", help="Where the product has its engine: frozen (in the firmware) or stock (vfs).")
+]
+NameOption = Annotated[str | None, typer.Option(metavar="NAME", help="File name; default CLASS-VERSION.")]
+CompressOption = Annotated[bool, typer.Option("--compress", help="Offer a compressed payload beside the plain one.")]
+EncryptOption = Annotated[
+    list[Path] | None,
+    typer.Option("--encrypt-for", metavar="FILE", help="Encrypt for this device group (see group-key); repeatable."),
+]
+BillOption = Annotated[
+    Path | None, typer.Option("--sbom", metavar="FILE", help="Your own SBOM (CycloneDX JSON); default: made here.")
+]
+NoBillOption = Annotated[bool, typer.Option("--no-sbom", help="Make no SBOM.")]
+PayloadOnlyOption = Annotated[
+    bool, typer.Option("--payload-only", help="Take firmware of a MicroPython that our device code does not support.")
+]
+PublishedOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="DIR", help="Where published releases are; this one must come after them. Repeatable."),
+]
+AdvisoriesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--advisories", metavar="PATH", help="Advisories to hold the SBOM against: OSV JSON, files or directories."
+    ),
+]
+ThresholdOption = Annotated[
+    str, typer.Option("--refuse-from", metavar="SEVERITY", help="Refuse known vulnerabilities from this severity on.")
+]
+OverrideOption = Annotated[
+    str | None, typer.Option(metavar="REASON", help="Sign although the check fails; the reason is recorded.")
+]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option("--approvals", metavar="FILE", help="Approvals policy; default approvals.json by the key."),
+]
+ApprovalOption = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="An approval (see `release approve`); may be repeated.")
+]
+PassphraseOption = Annotated[int | None, typer.Option(metavar="FD", help="Read the passphrase from here.")]
+LogOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Signing log; signing-log.jsonl beside the key if left out.")
+]
+RequestArgument = Annotated[Path, typer.Argument(metavar="REQUEST", help="A file made by `release draft`.")]
+KnownOption = Annotated[
+    Path | None, typer.Option(metavar="RELEASE", help="The release before; shows what is different.")
+]
+ExpectOption = Annotated[
+    str | None, typer.Option(metavar="SHA256", help="Go on without asking if this is the manifest digest.")
+]
+KeyOption = Annotated[str, typer.Option(metavar="KEY", help="Release key that signs: a .key file or pkcs11: URI.")]
 
 
-@app.command(
-    epilog="Example: sekisho release create --firmware ESP32_GENERIC-v1.26.1.bin --version 1.26.1 --sequence 2 "
-    "--key keys/release.key --keyset keyset.cose --vendor example.com --class my-board --out release",
-    help="Make a signed release: NAME.suit and payload/<sha256>. The same inputs give the same bytes.",
-)
-def create(
-    version: Annotated[str, typer.Option(metavar="TEXT", help="Version, for people.")],
-    sequence: Annotated[int, typer.Option(metavar="N", help="Sequence number, for devices: it only ever grows.")],
-    key: Annotated[str, typer.Option(metavar="KEY", help="Release key that signs: a key file.")],
-    keyset: KeysetOption,
-    vendor: Annotated[str, typer.Option(metavar="NAME", help="Vendor: a domain or a UUID.")],
-    product_class: Annotated[str, typer.Option("--class", metavar="NAME", help="Product class: a name or a UUID.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write to; made if missing.")],
-    firmware: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="MicroPython firmware: a whole-flash file or a bare app image.")
-    ] = None,
-    application: Annotated[
-        Path | None, typer.Option("--app", metavar="PATH", help="Application: a directory, or an image file.")
-    ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(metavar="LANG=FILE", help="Description in a language; may be repeated.")
-    ] = None,
-    needs: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=N[-M]", help="Sequence numbers wanted of the component that is not in the release."),
-    ] = None,
-    chip: Annotated[str, typer.Option(metavar="NAME", help="Chip of the product.")] = "esp32",
-    table: Annotated[str, typer.Option("--layout", metavar="NAME", help="Partition layout of the product.")] = "4MiB",
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="File name; default CLASS-VERSION.")] = None,
-    payload_only: Annotated[
-        bool,
-        typer.Option("--payload-only", help="Take firmware of a MicroPython that our device code does not support."),
-    ] = False,
-    passphrase_fd: Annotated[int | None, typer.Option(metavar="FD", help="Read the passphrase from here.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Gather the inputs, make the release, write it, say what it is."""
+@dataclass(frozen=True)
+class _Gate:
+    """Options of the gate, as they stand on the command line."""
+
+    published: Sequence[Path] | None
+    advisories: Sequence[Path] | None
+    threshold: str
+
+    def inputs(
+        self,
+        envelope: bytes,
+        images: dict[str, bytes],
+        bill: bytes | None,
+        how: tuple[str, str, str, bool],
+        keyset: bytes,
+    ) -> release_check.Inputs:
+        """For `release_check.check`; *how*: chip, layout, mode, payload_only."""
+        chip, table, mode, payload_only = how
+        if self.threshold not in advisories.SEVERITIES:
+            raise ToolError("USAGE", f"--refuse-from is one of {', '.join(advisories.SEVERITIES)}.")
+        if mode not in (release_check.FROZEN, release_check.STOCK):
+            raise ToolError("USAGE", "--mode is frozen or stock.")
+        return release_check.Inputs(
+            envelope=envelope,
+            images=images,
+            table=layout.load(table),
+            chip=chip,
+            mode=mode,
+            environment=release_desk.environment_of(keyset),
+            sbom=bill,
+            advisories=advisories.load(self.advisories) if self.advisories else None,
+            threshold=self.threshold,
+            published=self.published or (),
+            payload_only=payload_only,
+        )
+
+
+def _request(
+    version: str,
+    sequence: int,
+    vendor: str,
+    product_class: str,
+    firmware: Path | None,
+    application: Path | None,
+    text: list[str] | None,
+    support: str | None,
+    contact: str | None,
+    needs: list[str] | None,
+    how: tuple[str, str, str, bool],
+    name: str | None,
+    compress: bool,
+    encrypt: list[Path] | None,
+    bill: Path | None,
+    no_bill: bool,
+) -> release.Request:
+    chip, table, mode, payload_only = how
     rows = layout.load(table)
-    components = []
+    parts = []
     if firmware is not None:
-        components.append(release.firmware(read_file(firmware, "firmware"), rows, chip, payload_only))
+        parts.append(release.firmware(read_file(firmware, "firmware"), rows, chip, payload_only))
     if application is not None:
-        components.append(release.application(application, rows))
-    request = release.Request(
+        parts.append(release.application(application, rows))
+    document = None
+    if bill is not None:
+        document = sbom.read(bill)
+    elif not no_bill:
+        document = sbom.for_release(vendor, product_class, version, parts, stock=mode == release_check.STOCK)
+    return release.Request(
         vendor=vendor,
         product_class=product_class,
         version=version,
         sequence=sequence,
-        components=tuple(components),
+        components=tuple(parts),
         texts=release.read_texts(text or []),
         ties=release.read_ties(needs or []),
         name=name,
+        support=support,
+        contact=contact,
+        bill=document,
+        compress=compress,
+        groups=tuple(packing.read_group_key(path) for path in encrypt or ()),
     )
+
+
+def _tell(findings: Sequence[release_check.Finding]) -> None:
+    for one in findings:
+        typer.echo(f"check[{one.code}]: {one.sentence}", err=True)
+
+
+def _note(verdict: release_desk.Verdict) -> None:
+    """Findings that were overridden in full, those of a development release as one line."""
+    if verdict.environment == "release":
+        _tell(verdict.findings)
+    elif verdict.findings:
+        codes = ", ".join(verdict.codes())
+        typer.echo(f"note: good for development; a release key would not sign this ({codes}).", err=True)
+
+
+def _require_key(key: str, environment: str) -> None:
+    """Refuse a key of the wrong kind before anything else, without asking for its passphrase."""
+    keys.require(keys.load_statement(key), "release", environment)
+
+
+@app.command(
+    epilog="Example: sekisho release create --firmware ESP32_GENERIC-v1.26.1.bin --mode stock --version 1.26.1 "
+    "--sequence 2 --key keys/release.key --keyset keyset.cose --vendor example.com --class my-board --out release",
+    help="Make a signed release: NAME.suit, payload/<sha256>, SBOM. The same inputs give the same bytes.",
+)
+def create(
+    version: VersionOption,
+    sequence: SequenceOption,
+    key: KeyOption,
+    keyset: KeysetOption,
+    vendor: VendorOption,
+    product_class: ClassOption,
+    out: OutOption,
+    firmware: FirmwareOption = None,
+    application: AppOption = None,
+    text: TextOption = None,
+    support: SupportOption = None,
+    contact: ContactOption = None,
+    needs: NeedsOption = None,
+    chip: ChipOption = "esp32",
+    table: LayoutOption = "4MiB",
+    mode: ModeOption = "frozen",
+    name: NameOption = None,
+    compress: CompressOption = False,
+    encrypt: EncryptOption = None,
+    bill: BillOption = None,
+    no_bill: NoBillOption = False,
+    payload_only: PayloadOnlyOption = False,
+    published: PublishedOption = None,
+    advisory: AdvisoriesOption = None,
+    threshold: ThresholdOption = "medium",
+    override: OverrideOption = None,
+    policy: PolicyOption = None,
+    approval: ApprovalOption = None,
+    passphrase_fd: PassphraseOption = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Gather the inputs, make the release, let the gate judge it, sign, write it, say what it is."""
+    how = (chip, table, mode, payload_only)
+    request = _request(
+        version, sequence, vendor, product_class, firmware, application, text, support, contact, needs, how, name,
+        compress, encrypt, bill, no_bill,
+    )  # fmt: skip
     document = read_file(keyset, "key set")
-    signer = keys.open_signer(
-        key, keys.Passphrases(passphrase_fd), role="release", environment=release.environment(document)
-    )
-    made = release.create(request, signer, document)
-    written = release.write(made, out)
+    _require_key(key, release_desk.environment_of(document))
+    made = release.draft(request)
+    images = {part.name: part.data for part in made.components}
+    inputs = _Gate(published, advisory, threshold).inputs(made.envelope, images, made.bill, how, document)
+    given = [approvals.read(path) for path in approval or ()]
+    verdict = release_desk.judge(inputs, approvals.find_policy(policy, key), given, override)
+    _note(verdict)
+    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="release", environment=verdict.environment)
+    signed = release.sign(made, signer, document)
+    keys.record(log or keys.log_path(key), verdict.words(made.name, made.envelope), signer, made.digest.hex())
+    written = release.write(signed, out)
+    told = release_desk.sidecar(signed.envelope, [verdict.to_dict()], made.bill)
+    side = release_desk.write_sidecar(out / (made.name + release_desk.SIDECAR), told)
     if as_json:
-        typer.echo(json.dumps({"written": [str(path) for path in written], **release.summary(made)}, indent=2))
+        shown = {"written": [str(path) for path in written], "sidecar": str(side), **release.summary(signed)}
+        typer.echo(json.dumps(shown, indent=2))
         return
     for path in written:
         typer.echo(f"wrote {path}")
-    typer.echo(f"class {release.summary(made)['class']} (publish --class), sequence {made.sequence}")
+    typer.echo(f"class {release.summary(signed)['class']} (publish --class), sequence {made.sequence}")
+
+
+@app.command(
+    epilog="Example: sekisho release draft --firmware build/micropython.bin --version 1.4.0 --sequence 12 "
+    "--vendor example.com --class my-board --text en=notes.txt --support-until 2031-12-31 "
+    "--contact security@example.com --out release",
+    help="Offline signing, step 1: write a request for approvers and the holder of the release key, and the payloads.",
+)
+def draft(
+    version: VersionOption,
+    sequence: SequenceOption,
+    vendor: VendorOption,
+    product_class: ClassOption,
+    out: OutOption,
+    firmware: FirmwareOption = None,
+    application: AppOption = None,
+    text: TextOption = None,
+    support: SupportOption = None,
+    contact: ContactOption = None,
+    needs: NeedsOption = None,
+    chip: ChipOption = "esp32",
+    table: LayoutOption = "4MiB",
+    mode: ModeOption = "frozen",
+    name: NameOption = None,
+    compress: CompressOption = False,
+    encrypt: EncryptOption = None,
+    bill: BillOption = None,
+    no_bill: NoBillOption = False,
+    payload_only: PayloadOnlyOption = False,
+    note: Annotated[str, typer.Option(help="Why, in words, for those who are asked to sign.")] = "",
+) -> None:
+    """Make everything but the signature."""
+    how = (chip, table, mode, payload_only)
+    made = release.draft(
+        _request(
+            version, sequence, vendor, product_class, firmware, application, text, support, contact, needs, how, name,
+            compress, encrypt, bill, no_bill,
+        )
+    )  # fmt: skip
+    asked = release_desk.Request(made.name, made.envelope, chip, table, mode, payload_only, note)
+    target = out / (made.name + release_desk.REQUEST)
+    if target.exists():
+        raise ToolError("FILE_EXISTS", f"{target} exists already; name another release or directory.")
+    for path in release.write_parts(made, out):
+        typer.echo(f"wrote {path}")
+    release_desk.write_new(target, asked.to_json())
+    typer.echo(f"wrote {target}")
+    typer.echo(f"manifest SHA-256: {made.digest.hex()}")
+
+
+def _show(asked: release_desk.Request, known: Path | None) -> None:
+    before = None if known is None else read_file(known, "release", release.MAX_RELEASE)
+    for line in release_desk.review(asked.envelope, before):
+        typer.echo(line)
+    typer.echo(f"judged as: {asked.chip}, {asked.layout}, {asked.mode}")
+    if asked.note:
+        typer.echo(f"note of the drafter: {asked.note}")
+    typer.echo(f"manifest SHA-256: {asked.digest.hex()}")
+
+
+def _agree(asked: release_desk.Request, digest: str | None, question: str) -> None:
+    release_desk.expect(asked, digest)
+    if digest is None and not typer.confirm(question):
+        raise ToolError("DECLINED", "Nothing was signed.")
+
+
+@app.command(
+    epilog="Example: sekisho release approve release/my-board-1.4.0.request --key keys/aiko.key "
+    "--known published/my-board-1.3.0.suit",
+    help="Offline signing, step 2, by each approver: look at a request and approve it.",
+)
+def approve(
+    request: RequestArgument,
+    key: Annotated[str, typer.Option(metavar="KEY", help="Your approver key: a .key file or pkcs11: URI.")],
+    known: KnownOption = None,
+    expect: ExpectOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the approval goes.")] = None,
+    passphrase_fd: PassphraseOption = None,
+    log: LogOption = None,
+) -> None:
+    """Show, ask, sign the digest."""
+    asked = release_desk.read_request(request)
+    _show(asked, known)
+    _agree(asked, expect, "Approve this?")
+    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="approver")
+    target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}{release_desk.APPROVAL}")
+    if target.exists():
+        raise ToolError("FILE_EXISTS", f"{target} exists already; name another file with --out.")
+    document = approvals.approve(asked.digest, signer, signer.statement.environment)
+    keys.record(log or keys.log_path(key), f"approval of release {asked.name}", signer, asked.digest.hex())
+    release_desk.write_new(target, document)
+    typer.echo(f"wrote {target}")
+
+
+@app.command(
+    epilog="Example: sekisho release sign release/my-board-1.4.0.request --key 'pkcs11:token=hsm;object=release-1' "
+    "--keyset keyset.cose --published published --advisories osv --approval release/my-board-1.4.0.request.*.approval",
+    help="Offline signing, step 3, by the holder of the release key: check, show, sign. Needs the payloads beside it.",
+)
+def sign(
+    request: RequestArgument,
+    key: KeyOption,
+    keyset: KeysetOption,
+    payloads: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where payload/ and the SBOM are; beside the request if left out."),
+    ] = None,
+    known: KnownOption = None,
+    expect: ExpectOption = None,
+    published: PublishedOption = None,
+    advisory: AdvisoriesOption = None,
+    threshold: ThresholdOption = "medium",
+    override: OverrideOption = None,
+    policy: PolicyOption = None,
+    approval: ApprovalOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the signature goes.")] = None,
+    passphrase_fd: PassphraseOption = None,
+    log: LogOption = None,
+) -> None:
+    """Judge the request anew from the bytes at hand, ask, log, sign."""
+    asked = release_desk.read_request(request)
+    document = read_file(keyset, "key set")
+    _require_key(key, release_desk.environment_of(document))
+    images, bill = release_desk.gather(asked, payloads or request.parent)
+    how = (asked.chip, asked.layout, asked.mode, asked.payload_only)
+    inputs = _Gate(published, advisory, threshold).inputs(asked.envelope, images, bill, how, document)
+    _show(asked, known)
+    given = [approvals.read(path) for path in approval or ()]
+    verdict = release_desk.judge(inputs, approvals.find_policy(policy, key), given, override)
+    _note(verdict)
+    for one in verdict.approvers:
+        typer.echo(f"approved by {one.label} ({one.key_id.hex()})")
+    _agree(asked, expect, "Sign this?")
+    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="release", environment=verdict.environment)
+    target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}{release_desk.SIGNATURE}")
+    if target.exists():
+        raise ToolError("FILE_EXISTS", f"{target} exists already; name another file with --out.")
+    answer = release_desk.respond(asked, signer, document, verdict)
+    keys.record(log or keys.log_path(key), verdict.words(asked.name, asked.envelope), signer, asked.digest.hex())
+    release_desk.write_new(target, answer.to_json())
+    typer.echo(f"wrote {target}")
+
+
+@app.command(
+    epilog="Example: sekisho release assemble release/my-board-1.4.0.request "
+    "release/my-board-1.4.0.request.*.signature --keyset keyset.cose",
+    help="Offline signing, step 4: put the signatures in; written only if devices will take the release.",
+)
+def assemble(
+    request: RequestArgument,
+    signatures: Annotated[list[Path], typer.Argument(metavar="SIGNATURE...", help="Files made by `release sign`.")],
+    keyset: KeysetOption,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory of the release; beside the request if left out.")
+    ] = None,
+) -> None:
+    """Verify, judge, write the envelope and its sidecar."""
+    asked = release_desk.read_request(request)
+    answers = [release_desk.read_signature(path) for path in signatures]
+    envelope = release_desk.assemble(asked, answers, read_file(keyset, "key set"))
+    directory = out or request.parent
+    _, bill = release_desk.gather(asked, request.parent)
+    side = release_desk.sidecar(envelope, [one.verdict for one in answers], bill)
+    written = release_desk.write_new(directory / (asked.name + release.SUFFIX), envelope)
+    release_desk.write_sidecar(directory / (asked.name + release_desk.SIDECAR), side)
+    typer.echo(f"wrote {written}, {len(envelope)} bytes, good for devices")
+
+
+@app.command(
+    epilog="Example: sekisho release check release/my-board-1.4.0.request --keyset keyset.cose --published published "
+    "--advisories osv",
+    help="The gate alone: everything that keeps a request from being signed. Exit code 1 if there is anything.",
+)
+def check(
+    request: RequestArgument,
+    keyset: KeysetOption,
+    payloads: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where payload/ and the SBOM are; beside the request if left out."),
+    ] = None,
+    published: PublishedOption = None,
+    advisory: AdvisoriesOption = None,
+    threshold: ThresholdOption = "medium",
+    as_json: JsonOption = False,
+) -> None:
+    """Judge and print."""
+    asked = release_desk.read_request(request)
+    images, bill = release_desk.gather(asked, payloads or request.parent)
+    how = (asked.chip, asked.layout, asked.mode, asked.payload_only)
+    document = read_file(keyset, "key set")
+    inputs = _Gate(published, advisory, threshold).inputs(asked.envelope, images, bill, how, document)
+    findings = release_check.check(inputs)
+    if as_json:
+        typer.echo(json.dumps([{"code": one.code, "sentence": one.sentence} for one in findings], indent=2))
+    else:
+        _tell(findings)
+        typer.echo(f"{request}: {len(findings)} findings" if findings else f"{request}: may be signed")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: sekisho release policy keys/approvals.json --needed 2 --approver keys/aiko.pub "
+    "--approver keys/ben.pub --approver keys/cem.pub",
+    help="Write an approvals policy: who may approve releases, and how many must. Beside a release key it binds it.",
+)
+def policy(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where it goes: approvals.json beside the release key.")],
+    approver: Annotated[list[str], typer.Option(metavar="KEY", help="An approver's .pub file; may be repeated.")],
+    needed: Annotated[int, typer.Option(min=1, help="How many must approve.")],
+) -> None:
+    """Parse and write."""
+    made = approvals.make_policy(needed, [keys.load_statement(name) for name in approver])
+    release_desk.write_new(out, made.to_json())
+    for one in made.approvers:
+        typer.echo(f"{one.label} ({one.key_id.hex()})")
+    typer.echo(f"wrote {out}: {made.needed} of {len(made.approvers)} must approve")
+
+
+@app.command(
+    "group-key",
+    epilog="Example: sekisho release group-key line-a keys/line-a.kek",
+    help="Make the key of a device group, for payloads that only its devices can read. It goes into their NVS.",
+)
+def group_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the key goes; readable by its owner only.")],
+) -> None:
+    """Make and say its id."""
+    made = packing.make_group_key(name, out)
+    typer.echo(f"wrote {out}: group {made.name}, key id {made.key_id.hex()}")
+
+
+@app.command(
+    "sbom",
+    epilog="Example: sekisho release sbom my-board.cdx.json --firmware build/micropython.bin --version 1.4.0 "
+    "--vendor example.com --class my-board",
+    help="Write the SBOM (CycloneDX 1.6) of a release, or with --host that of these tools as they are installed.",
+)
+def bill_of_materials(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the document goes.")],
+    host: Annotated[bool, typer.Option("--host", help="The desk tools instead of a release.")] = False,
+    version: Annotated[str, typer.Option(metavar="TEXT", help="Version, for people.")] = "",
+    vendor: Annotated[str, typer.Option(metavar="NAME", help="Vendor.")] = "",
+    product_class: Annotated[str, typer.Option("--class", metavar="NAME", help="Product class.")] = "",
+    firmware: FirmwareOption = None,
+    application: AppOption = None,
+    chip: ChipOption = "esp32",
+    table: LayoutOption = "4MiB",
+    mode: ModeOption = "frozen",
+    payload_only: PayloadOnlyOption = False,
+) -> None:
+    """Gather and write."""
+    if host:
+        data = sbom.for_host()
+    else:
+        if not (version and vendor and product_class):
+            raise ToolError("USAGE", "The SBOM of a release needs --version, --vendor and --class.")
+        rows = layout.load(table)
+        parts = []
+        if firmware is not None:
+            parts.append(release.firmware(read_file(firmware, "firmware"), rows, chip, payload_only))
+        if application is not None:
+            parts.append(release.application(application, rows))
+        data = sbom.for_release(vendor, product_class, version, parts, stock=mode == release_check.STOCK)
+    release_desk.write_new(out, data)
+    typer.echo(f"wrote {out}: {len(sbom.components(sbom.parse(data)))} components")
 
 
 @app.command(
@@ -113,6 +573,9 @@ def verify(
     product_class: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Refuse a release for another class (with --vendor).")
     ] = None,
+    group: Annotated[
+        list[Path] | None, typer.Option("--group-key", metavar="FILE", help="Look into encrypted payloads with this.")
+    ] = None,
     at: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="Judge as of this time since 1970; default now.")
     ] = None,
@@ -125,10 +588,11 @@ def verify(
         payload or [],
         identity=release.read_identity(vendor, product_class),
         now=at,
+        groups=[packing.read_group_key(path) for path in group or ()],
     )
     if as_json:
         typer.echo(json.dumps(verdict, indent=2))
         return
     typer.echo(f"{file}: good, sequence {verdict['sequence']}, signed by {verdict['key']}")
     for part in verdict["payloads"]:
-        typer.echo(f"  {part['component']}: {part['size']} bytes, sha256 {part['sha256']}")
+        typer.echo(f"  {part['component']}: {part['form']}, {part['size']} bytes, sha256 {part['sha256']}")
