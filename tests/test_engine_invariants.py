@@ -13,7 +13,7 @@ from sekisho_boot import engine, ledger, otadata, reasons, records, suit
 from sekisho_boot.ledger import Ledger
 from sekisho_boot.reasons import Refused
 from sekisho_sim import bootloader
-from sekisho_sim.flash import SECTOR, Flash
+from sekisho_sim.flash import SECTOR, Flash, cut_states
 from sekisho_tools import imagefile
 from sekisho_tools.errors import ToolError
 from sekisho_tools.layout import parse_csv
@@ -188,9 +188,15 @@ def test_an_update_that_was_refused_at_boot_leaves_nothing_bootable_behind(desk)
     slot.program(0, bytes(head))  # the swap got this far before the power went
     assert bootable(desk, "ota_1")
     damage(desk, "sekisho", records.STAGED * SECTOR + 40)
+    base = desk.snapshot()
+    desk.flash.log.clear()
     up = desk.power_on()
     assert (up.running, last(up)) == (0, "STAGED_CHANGED")
     assert not bootable(desk, "ota_1")
+    for cut, state in cut_states(base, desk.ops()):
+        desk.restore(state)
+        desk.power_on()
+        assert not bootable(desk, "ota_1"), cut
 
 
 def _without_hash() -> bytes:
@@ -490,6 +496,27 @@ def test_with_both_banks_gone_the_running_slots_record_proves_the_counter(desk):
     assert (up.running, status["counters"][FW], status["locked"]) == (1, 2, False)
     assert refusal(up.engine.accept, FACTORY.envelope) == "SEQUENCE"
     assert confirmed(desk, make(3, {FW: NEWER})).engine.status()["counters"][FW] == 3
+
+
+@pytest.mark.requirement("UPE02")
+def test_with_both_banks_gone_the_applications_record_proves_its_counter_too(desk):
+    confirmed(desk, BOTH)
+    confirmed(desk, APP_ONLY)
+    banks_gone(desk)
+    up = desk.power_on()
+    assert up.engine.status()["counters"] == (3, 4)
+    assert refusal(up.engine.accept, make(3, {APP: APP_A}, ties={FW: 3}).envelope) == "SEQUENCE"
+    assert confirmed(desk, make(5, {FW: NEW, APP: APP_A})).decision.app[1] == len(APP_A)
+
+
+@pytest.mark.requirement("UPE02")
+def test_an_envelope_proves_only_the_image_that_it_names(desk):
+    """A slot record whose digest fits the flash, with a genuine envelope of a higher sequence for another image."""
+    banks_gone(desk)
+    part, other = desk.part("sekisho"), make(900, {FW: NEW})
+    records.save_slot(part, FW, 0, FACTORY.plan.targets[0], other.plan, other.envelope)
+    up = desk.power_on()
+    assert (up.engine.status()["counters"], up.engine.status()["locked"]) == ((0, 0), True)
 
 
 @pytest.mark.requirement("UPE02")

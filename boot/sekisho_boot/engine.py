@@ -188,15 +188,18 @@ class Engine:
                 continue
             if copy.environment == frozen.environment and copy.version > max(frozen.version, state.keyset[0]):
                 state.keyset = (copy.version, copy.issued_at, copy.digest)
-        record = records.load_slot(port.part, FW, port.running)
         proved = max(state.counters[FW], port.config.FLOOR_FW) > 0
-        if record and _digest(port.fw[port.running], record.size) == record.digest:
-            try:
-                plan = suit.check(record.envelope, self.keyset(), port, None, 0)  # installed: only who and what
-                state.counters[FW] = max(state.counters[FW], plan.sequence)
-                proved = True
-            except Refused:
-                pass
+        slots = [(FW, port.running, port.fw[port.running])] + [(APP, slot, part) for slot, part in enumerate(port.app)]
+        for component, slot, part in slots:
+            record = records.load_slot(port.part, component, slot)
+            if record and record.size <= part.size and _digest(part, record.size) == record.digest:
+                try:
+                    plan = suit.check(record.envelope, self.keyset(), port, None, 0)  # installed: only who and what
+                except Refused:
+                    continue
+                if (component, record.digest) in [(target.component, target.digest) for target in plan.targets]:
+                    state.counters[component] = max(state.counters[component], plan.sequence)
+                    proved = proved or component == FW
         state.locked = not proved
         state.chosen = port.running
         self.ledger.format()
@@ -350,9 +353,9 @@ class Engine:
         """Ends the update with a reason; whatever lies in the idle slot without being authorised stays unbootable."""
         state, port = self.state, self.port
         scrub = state.phase == log.READY and state.mask & 1 and port.running == state.chosen
-        self.ledger.append(log.FAILED, 0, code, state.sequence, 0, state.manifest)
         if scrub and not is_blank(port.fw[1 - port.running], 0):
-            port.fw[1 - port.running].erase(0)
+            port.fw[1 - port.running].erase(0)  # first, so that a cut after the record leaves nothing
+        self.ledger.append(log.FAILED, 0, code, state.sequence, 0, state.manifest)
 
     # -- the application image --------------------------------------------------------------------
 
