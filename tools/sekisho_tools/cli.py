@@ -33,6 +33,7 @@ GROUPS = {
     "issue": "Make device identities and give each out once: keys, tokens, labels.",
     "factory": "The production line: check, flash and register devices, plan their eFuses.",
     "sim": "Run a flash image on the simulated ESP32.",
+    "admin": "Accounts and backup of the update server.",
 }
 """Command groups in the order of the help text: module and group name -> one line of help."""
 

@@ -1,4 +1,4 @@
-"""`sekisho serve`: a static directory over HTTP."""
+"""`sekisho serve`: a static directory, or the embedded update server."""
 
 from __future__ import annotations
 
@@ -7,22 +7,49 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ToolError
+
 app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: sekisho serve ./site --host 0.0.0.0 --port 8000",
-    help="Serve a directory made by `publish` to devices, with ranges and ETags, until Ctrl-C.",
+    epilog="Example: sekisho serve ./site --host 0.0.0.0   (static)   "
+    "sekisho serve --data ./fleet --host 0.0.0.0 --tls-cert server.pem --tls-key server.key   (update server)",
+    help="Serve updates to devices until Ctrl-C: a directory made by `publish --to`, or with --data the update server "
+    "with device management, rollouts and a web page (see docs/server.md).",
 )
 def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory made by `sekisho publish --to DIR`.")],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Directory made by `sekisho publish --to DIR`.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run the update server; its database is here, made if missing.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --data: certificate chain (PEM), for HTTPS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of the certificate (PEM).")] = None,
 ) -> None:
     """Parse the options, say where the server listens, and serve."""
-    from ..serve import StaticServer  # here, because a web framework is slow to import for every other command
+    if (directory is None) == (data is None):
+        raise ToolError("USAGE", "Name a directory for static serving, or --data DIR for the update server.")
+    if data is not None:
+        from ..server import operators, run  # here, because a web framework is slow to import for every other command
 
-    server = StaticServer(directory, host, port, access_log=True)
-    typer.echo(f"Serving {server.root} at {server.url}/ (Ctrl-C stops)")
-    server.run()
+        run.log_lines()
+        embedded = run.EmbeddedServer(data, host, port, tls_cert, tls_key)
+        typer.echo(f"Update server for {data} at {embedded.url}/ (Ctrl-C stops)")
+        if not embedded.store.look(operators.everybody):
+            typer.echo(f"Nobody can log in yet; make the first account with: sekisho admin create NAME --data {data}")
+        embedded.run()
+    elif directory is not None:
+        if tls_cert is not None or tls_key is not None:
+            raise ToolError("USAGE", "--tls-cert and --tls-key need --data; put a proxy before a static directory.")
+        from ..serve import StaticServer
+
+        server = StaticServer(directory, host, port, access_log=True)
+        typer.echo(f"Serving {server.root} at {server.url}/ (Ctrl-C stops)")
+        server.run()
     typer.echo("Stopped.")

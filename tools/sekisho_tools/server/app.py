@@ -1,0 +1,139 @@
+"""The server put together: store, devices, faces, worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from . import actions, ddi, management, notify, releases, rollouts
+from .devices import Devices
+from .errors import Problem
+from .front import Front
+from .operators import Doorkeeper
+from .options import Options
+from .store import Busy, Store, Tx
+
+log = logging.getLogger("sekisho.server")
+
+WORK_SECONDS = 1.0
+"""How often rollouts and silence are looked at."""
+TITLE = "Sekisho update server"
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    if not error.sentence:
+        return Response(status_code=error.status, headers=error.headers)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][:6])
+    return JSONResponse(Problem(400, "bad_request", f"{where}: {first['msg']}"[:300]).body(), 400)
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    body = Problem(error.status_code, "http", str(error.detail)).body()
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _busy(_request: Request, _error: Exception) -> Response:
+    return JSONResponse(Problem(503, "busy", "The server is busy.").body(), 503, {"Retry-After": "5"})
+
+
+class Server:
+    """Everything that belongs to one data directory. ``asgi`` is the application to serve."""
+
+    def __init__(self, store: Store, options: Options) -> None:
+        self.store = store
+        self.options = options
+        self.devices = Devices(store)
+        self.doorkeeper = Doorkeeper(store, options.login)
+        self.files = ddi.Files(store)
+        self.notifier = notify.Notifier(store, options)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        app = FastAPI(
+            title=TITLE,
+            version="1",
+            docs_url=None,  # its pages come from a CDN
+            redoc_url=None,
+            lifespan=self._life,
+            exception_handlers={
+                Problem: _problem,
+                RequestValidationError: _invalid,
+                HTTPException: _http,
+                Busy: _busy,
+            },
+        )
+        _mount(app)
+        app.state.store = store
+        app.state.devices = self.devices
+        app.state.files = self.files
+        app.state.server = self
+        self.asgi = Front(app, self.devices, self.doorkeeper, options)
+        app.state.metrics = self.asgi.metrics
+
+    @contextlib.asynccontextmanager
+    async def _life(self, _app: FastAPI) -> AsyncIterator[None]:
+        self.loop = asyncio.get_running_loop()
+        await asyncio.to_thread(releases.sweep, self.store)
+        self._tasks = [asyncio.create_task(work) for work in (self._work(), self.notifier.forever())]
+        try:
+            yield
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.devices.flush()
+            await asyncio.to_thread(self.store.close)
+            self.files.close()
+
+    async def work_once(self) -> None:
+        """Write what polls said, look for silence, move rollouts on."""
+        await self.devices.flush()
+        events = self.asgi.metrics.events
+
+        def job(tx: Tx) -> tuple[int, int]:
+            actions.end_passed_windows(tx)
+            return rollouts.watch(tx, dict(self.devices.seen)), rollouts.step(tx)
+
+        silent, steps = await self.store.write(job)
+        if silent:
+            events["silent"] += silent
+            log.warning("devices fell silent", extra={"count": silent})
+        if steps:
+            events["rollout_steps"] += steps
+        self.notifier.wake()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self.work_once()
+            except Exception:
+                log.exception("the worker failed; it tries again")
+            await asyncio.sleep(WORK_SECONDS)
+
+
+def _mount(app: FastAPI) -> None:
+    app.include_router(ddi.router)
+    for router in management.ROUTERS:
+        app.include_router(router)
+
+
+def openapi() -> dict[str, Any]:
+    """The description of both APIs, without a database."""
+    app = FastAPI(title=TITLE, version="1")
+    _mount(app)
+    return app.openapi()
