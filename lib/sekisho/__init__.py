@@ -32,6 +32,11 @@ def started(port, decision) -> None:
     _port, _decision = port, decision
 
 
+def started_port():
+    """The port that the engine ran on at this start, or None."""
+    return _port
+
+
 def engine():
     """The one engine of this device."""
     global _engine, _port

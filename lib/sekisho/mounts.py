@@ -28,12 +28,24 @@ def _blank(part) -> bool:
     return head == b"\xff" * 256
 
 
+def _obey_wipe(stock: bool) -> None:
+    from . import record, started_port
+
+    port = started_port()
+    if port and record.Record(port.part).get(record.LIFE):
+        from . import wipe
+
+        wipe.at_start(port, stock)
+
+
 def mount(app=None, stock: bool = False) -> list:
     """Mounts what is there; *app* is the engine's (part, size) of the verified application image or None.
 
     stock: the official firmware has mounted `vfs` for writing already; it is mounted again without.
-    Returns the labels of the partitions that could not be mounted.
+    Returns the labels of the partitions that could not be mounted. Where an order to wipe the device is not done yet,
+    or its life is over, nothing is mounted and this does not return (see `wipe`).
     """
+    _obey_wipe(stock)
     found = {part.info()[4]: part for part in Partition.find(Partition.TYPE_DATA)}
     root = found.get("vfs")
     if root and (stock or not _blank(root)):
