@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .. import cli, factory, flasher, flashimage, imagefile, issued, issuing, keys
+from .. import cli, efuse_plan, factory, flasher, flashimage, imagefile, issued, issuing, keys
 from .. import register as registering
 from ..errors import ToolError
 from ..files import read_file, write_atomic
@@ -148,3 +148,64 @@ def flash(
     if device and record:
         write_atomic(device / issued.RECORD, issued.bound(record, mac).to_json())
     typer.echo(f"{mac} is {record.id if record else 'flashed'}.")
+
+
+@app.command(
+    "efuse-plan",
+    epilog="Example: sekisho factory efuse-plan --chip esp32s3 --secure-boot-key secure-boot.pem "
+    "--flash-key flash-key.bin --out plan.sh",
+)
+def efuse_plan_(
+    chip: Annotated[
+        Literal["esp32", "esp32s3", "esp32c3", "esp32c6"], typer.Option(help="Which chip the plan is for.")
+    ],
+    secure_boot_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Secure boot v2: the RSA-3072 key, public half or both.")
+    ] = None,
+    flash_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Flash encryption: where this device's key is, or will be made.")
+    ] = None,
+    secure_version: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Anti-rollback: lowest secure version that may start.")
+    ] = 0,
+    jtag: Annotated[Literal["off", "keep"], typer.Option(help="The debugging port.")] = "off",
+    download: Annotated[
+        Literal["secure", "off", "keep"], typer.Option(help="Download mode; the ESP32 has no secure one, so off.")
+    ] = "secure",
+    port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="Look at the board on this port (only read) and plan the rest.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same from a file: espefuse summary --format json.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the script goes; printed if left out.")
+    ] = None,
+) -> None:
+    """Write the espefuse commands that make a board a product, rehearsed on a virtual chip. Burns nothing."""
+    wishes = efuse_plan.Wishes(
+        secure_boot=str(secure_boot_key) if secure_boot_key else None,
+        flash_key=str(flash_key) if flash_key else None,
+        secure_version=secure_version,
+        jtag_off=jtag == "off",
+        download=download,
+    )
+    if secure_boot_key:
+        read_file(secure_boot_key, "secure boot key", 1 << 16)
+    steps = efuse_plan.plan(chip, wishes)
+    efuse_plan.rehearse(chip, steps, wishes)
+    mac = None
+    if port or summary:
+        fuses, mac = (
+            efuse_plan.read_chip(chip, port)
+            if port
+            else efuse_plan.read_summary(read_file(summary or Path(), "eFuse summary", efuse_plan.MAX_SUMMARY))
+        )
+        efuse_plan.check_revision(chip, wishes, fuses)
+        steps = efuse_plan.missing(steps, fuses)
+    text = efuse_plan.script(chip, steps, wishes, mac)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_atomic(out, text)
+    typer.echo(f"Wrote {out}: {len(steps)} steps, none of which can be undone. Read it before you run it.")
