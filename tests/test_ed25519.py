@@ -489,3 +489,15 @@ gc.threshold(-1)
 print(free <= {PEAK} + 64, ed25519.verify(public, message, signature))
 """
     assert micropython.run(program, heap="160k") == "True True\n"
+
+
+def test_the_first_release_keys_have_their_tables_in_every_build():
+    """`sekisho_config` carries the multiples of the key set's release keys, and they are the right ones."""
+    from helpers.keys import make_keyset
+    from sekisho_tools import config
+
+    keys = make_keyset(release=3)
+    made = config.make("example.com", ["lamp"], keys.document, "esp32")
+    module: dict[str, object] = {}
+    exec(config.render(made), module)  # noqa: S102 (our own output)
+    assert module["TABLES"] == {key.public_key: curve.table(key.public_key) for key in keys.release[:2]}
