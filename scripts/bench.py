@@ -28,7 +28,6 @@ FIGURES = {
     "lines": ("lines of boot/", LINE_BUDGET),
     "code_lines": ("of them with code", None),
     "heap": ("heap of verify and swap, above imports", HEAP_BUDGET),
-    "smallest_heap": ("smallest heap that can verify and swap", 100 * 1024),
     "erases": ("sector erases of one update", None),
     "programs": ("flash programs of one update", None),
     "programmed": ("bytes programmed in one update", None),

@@ -189,13 +189,12 @@ class Demo:
         self.sekisho("keyset", "create", "stranger.cose", *stranger, quiet=True)
 
     def publish(self, release: Path) -> None:
-        """Put *release*, its payload and the key set on the web site."""
-        payloads = sorted((release.parent / "payload").iterdir())
-        self.sekisho("publish", "--to", self.site, "--class", str(self.class_id), release, *payloads, "keyset.cose")
+        """Put *release* with its payload and the key set on the web site."""
+        self.sekisho("publish", "--to", self.site, release, "keyset.cose")
 
     # -- devices ------------------------------------------------------------------------------------------------------
 
-    def world(self, flash: bytes | Path, heap: int = HEAP) -> World:
+    def world(self, flash: bytes | Path) -> World:
         """A device whose flash holds *flash*, in reach of the access point and of the server."""
         self.worlds += 1
         return World.create(
@@ -203,7 +202,6 @@ class Demo:
             flash,
             personalities=self.personalities,
             network=Network(hosts={HOST: "127.0.0.1"}),
-            heap=heap,
         )
 
     def run(
@@ -492,38 +490,37 @@ def power_cuts(demo: Demo, stage: Stage) -> None:
     demo.judge("power lost in the middle of the swap", must, was, len(survived) == len(ops) > 0)
 
 
-def heap_needed(demo: Demo, staged: bytes) -> tuple[int, int]:
-    """(smallest heap in which the device verifies and swaps, what of it is free after the imports), in bytes.
+def heap_needed(demo: Demo, staged: bytes) -> int:
+    """Bytes of heap, above the level after the imports, that the device needs to verify and swap a staged update.
 
-    The device is run with ever less heap. Objects of the 64-bit MicroPython here are twice the size of a chip's.
+    It is run with ever more of its heap taken away after the imports; what is still free in the last run that succeeds
+    is the answer, gaps between objects included. Objects of the 64-bit MicroPython here are twice the size of a chip's.
     """
     source = (FIRMWARE / "_boot.py").read_text()
     marker = "    port = Port("
     if marker not in source:
         raise ToolError("DEMO", "firmware/_boot.py has changed: the demo cannot find where the imports are done.")
-    probe = source.replace(marker, "    import gc; gc.collect(); print('free', gc.mem_free())\n" + marker, 1)
-    personalities = Personalities(
-        images={
-            digest: found.with_modules(_boot=probe) if found.name == FACTORY else found
-            for digest, found in demo.personalities.images.items()
-        }
-    )
-    low, high, free = 8 << 10, HEAP, 0
+    low, high = 0, HEAP // 2
     with demo.bar("heap needed to verify and swap"):
-        while high - low > 512:
+        while high - low > 256:
             middle = (low + high) // 2
-            world = demo.world(staged, heap=middle)
-            world.personalities = personalities
-            try:
-                result = device.run(world, limits=Limits(seconds=PATIENCE))
-            except ToolError:  # too little even for the simulator
-                low = middle
-                continue
-            if result.cause == "reset" and demo.slot_of_next_boot(world)[0] == "ota_1":
-                high, free = middle, int((re.findall(r"^free (\d+)", result.console, re.MULTILINE) or ["0"])[0])
-            else:
-                low = middle
-    return high, free
+            take = (
+                "    import gc; gc.collect(); ballast = []\n"
+                f"    while gc.mem_free() > {middle}: ballast.append(bytearray(224))\n"
+            )
+            world = demo.world(staged)
+            world.personalities = Personalities(
+                images={
+                    digest: found.with_modules(_boot=source.replace(marker, take + marker, 1))
+                    if found.name == FACTORY
+                    else found
+                    for digest, found in demo.personalities.images.items()
+                }
+            )
+            result = device.run(world, limits=Limits(seconds=PATIENCE, until="Error"))
+            good = result.cause == "reset" and demo.slot_of_next_boot(world)[0] == "ota_1"
+            low, high = (low, middle) if good else (middle, high)
+    return high
 
 
 @dataclass(frozen=True)
@@ -534,7 +531,6 @@ class Figures:
     lines: int
     code_lines: int
     heap: int
-    smallest_heap: int
     erases: int
     programs: int
     programmed: int
@@ -547,13 +543,11 @@ def figures(demo: Demo, stage: Stage) -> Figures:
     sizes = measure.engine_size()
     erases = [op for op in stage.seen.ops if op.kind == ERASE]
     programs = [op for op in stage.seen.ops if op.kind != ERASE]
-    smallest, heap = heap_needed(demo, stage.staged)
     return Figures(
         mpy=sum(size.mpy for size in sizes),
         lines=sum(size.lines for size in sizes),
         code_lines=sum(size.code for size in sizes),
-        heap=heap,
-        smallest_heap=smallest,
+        heap=heap_needed(demo, stage.staged),
         erases=len(erases),
         programs=len(programs),
         programmed=sum(op.length for op in programs),

@@ -22,7 +22,7 @@ def publish(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Release (.suit), payloads, key sets.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Directory of the web site; made if missing.")],
     class_id: Annotated[
-        UUID | None, typer.Option("--class", metavar="UUID", help="Product class [the one the release names].")
+        UUID | None, typer.Option("--class", metavar="UUID", help="Product class; default: the one the release names.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:

@@ -274,7 +274,7 @@ def create(
         return
     for path in written:
         typer.echo(f"wrote {path}")
-    typer.echo(f"class {release.summary(signed)['class']} (publish --class), sequence {made.sequence}")
+    typer.echo(f"class {release.summary(signed)['class']}, sequence {made.sequence}")
 
 
 @app.command(
