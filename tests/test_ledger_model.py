@@ -7,6 +7,7 @@ power went is there or not; everything before it is there.
 from __future__ import annotations
 
 import json
+import os
 import random
 from typing import Any
 from zlib import crc32
@@ -21,6 +22,7 @@ from sekisho_boot.ledger import Ledger, State
 from sekisho_boot.reasons import Refused
 from sekisho_sim.flash import SECTOR, Flash, MemPart, shapes_for, torn
 
+SEEDED = "SEKISHO_SEEDED" in os.environ  # a bug was put in on purpose: nobody needs the shortest example
 PART = 0x10000
 RECORD = 64
 NONE = bytes(32)
@@ -140,7 +142,7 @@ def tell(model: dict[str, Any], record: tuple) -> dict[str, Any]:
     elif kind == led.ABANDONED:
         model["abandoned"] = (digest, x)
     elif kind == led.LOCK:
-        model["locked"] = a == 1
+        model.update(locked=a == 1, nonce=0)
     elif kind == led.PROBE:
         model["probe"] = a
     elif kind == led.NONCE:
@@ -392,7 +394,7 @@ LedgerModel.TestCase.settings = settings(
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    phases=(Phase.generate,) if SEEDED else (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
 
 

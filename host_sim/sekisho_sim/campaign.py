@@ -359,7 +359,8 @@ class Scenario:
     version *ends*; ``rollback`` follows the operator's permit. *then* is the update that must still be possible
     afterwards. *running*, *counters*, *app*, *last*: what must be so when the goals are reached (app: name or None;
     last: reason codes allowed). *pairs*: applications that may be mounted with a firmware. *keep*: slot that must stay
-    bootable with what is in it; *damaged*: slots that do not hold what they seem to.
+    bootable with what is in it; *damaged*: slots that do not hold what they seem to;
+    *gone*: slot that must not be bootable when the goals are reached.
     *refuse*: what must be refused in the end, with the reasons allowed.
     """
 
@@ -374,6 +375,7 @@ class Scenario:
     then: tuple[str, str] = ("next", "next")
     pairs: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
+    gone: str | None = None
     keep: str | None = "ota_0"
     keyset: int = 1
     refuse: dict[str, tuple[int, ...]] = field(default_factory=lambda: {"old": (reasons.SEQUENCE,)})
@@ -508,6 +510,8 @@ class Judge:
         decision = up.said["decision"]
         said = (image, tuple(status["counters"]), self._mounted(decision["app"], state), status["last"][0])
         expected = (scenario.running, scenario.counters, scenario.app)
+        if scenario.gone and self.slot(state, scenario.gone):
+            raise Broken(f"{scenario.gone} is still bootable")
         if said[:3] != expected or said[3] not in scenario.last:
             raise Broken(f"the goal was not reached: {said} instead of {expected}, {scenario.last}")
 
@@ -739,19 +743,31 @@ def staged_then_changed() -> bytes:
     return edited(lambda: after(probed, ("update", "new", None), power_ups=1), change)
 
 
+def refused_after_reveal() -> bytes:
+    """``new`` is staged and was made bootable, as far as its first sector, when the power went; then its envelope fell
+    over, so that the next verdict is a refusal."""
+
+    def change(data: bytearray) -> None:
+        start, holding = TABLE["ota_1"].offset, TABLE["sekisho"].offset + records.HOLDING * SECTOR
+        data[start : start + SECTOR] = data[holding : holding + SECTOR]
+        data[TABLE["sekisho"].offset + records.STAGED * SECTOR + 60] ^= 1
+
+    return edited(lambda: after(probed, ("update", "new", None), power_ups=1), change)
+
+
 def ordered_back() -> bytes:
     """``new`` runs, ``old`` lies in the other slot, and the nonce for a permit is drawn."""
     return edited(updated, lambda data: ledger.Ledger(_sekisho(data)).append(ledger.NONCE, 0, 0, NONCE))
 
 
-def without_ledger() -> bytes:
-    """``new`` runs; both banks were lost."""
+def without_ledger(base: Callable[[], bytes]) -> bytes:
+    """*base* whose both banks were lost."""
 
     def erase(data: bytearray) -> None:
         start = TABLE["sekisho"].offset
         data[start : start + 2 * SECTOR] = b"\xff" * (2 * SECTOR)
 
-    return edited(updated, erase)
+    return edited(base, erase)
 
 
 def fallen_back() -> bytes:
@@ -839,6 +855,7 @@ def scenarios() -> list[Scenario]:
             "new",
             (2, 0),
             keep="ota_1",
+            gone="ota_0",
             keyset=2,
         ),
         Scenario("two-components", updated, two, "newer", (3, 3), app="a", pairs=_A, keep="ota_1", refuse=ties),
@@ -858,6 +875,15 @@ def scenarios() -> list[Scenario]:
             "old",
             (1, 0),
             last=(reasons.IMAGE_DIGEST,),
+        ),
+        Scenario(
+            "scrub",
+            refused_after_reveal,
+            [],
+            "old",
+            (1, 0),
+            last=(reasons.STAGED_CHANGED,),
+            gone="ota_1",
         ),
         Scenario(
             "revoked-while-staged",
@@ -882,7 +908,8 @@ def scenarios() -> list[Scenario]:
             pairs=_AB,
             refuse=ties,
         ),
-        Scenario("lost-ledger", without_ledger, [], "new", (2, 0), keep="ota_1"),
+        Scenario("lost-ledger", lambda: without_ledger(updated), [], "new", (2, 0), keep="ota_1"),
+        Scenario("lost-ledger-with-pairs", lambda: without_ledger(paired), [], "newer", (3, 3), refuse=ties),
         Scenario("fallback", fallen_back, [], "old", (2, 0), degraded=(reasons.FALLBACK,), damaged=("ota_1",)),
     ]
 
