@@ -499,5 +499,5 @@ def test_the_first_release_keys_have_their_tables_in_every_build():
     keys = make_keyset(release=3)
     made = config.make("example.com", ["lamp"], keys.document, "esp32")
     module: dict[str, object] = {}
-    exec(config.render(made), module)  # noqa: S102 (our own output)
+    exec(config.render(made), module)
     assert module["TABLES"] == {key.public_key: curve.table(key.public_key) for key in keys.release[:2]}
