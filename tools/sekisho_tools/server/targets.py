@@ -23,7 +23,7 @@ MAX_TEXT = 128
 MAX_METADATA = 100
 MAX_REPORTS = 200
 """Reports kept of one device; the oldest go first."""
-MAX_REPORT = 16 * 1024
+MAX_REPORT = 32 * 1024
 MIN_TOKEN = 16
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9\s_\-!@#$%^&*()+=\[\]{}|;:'\",.<>/\\?]{0,128}", re.ASCII)
 _CONTROLLER = re.compile(r"[^/\\\x00-\x1f\x7f]{1,256}")
