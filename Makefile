@@ -11,7 +11,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench powercut powercut-full fuzz requirements audit docs lock clean
+.PHONY: help setup demo test lint format typecheck bench powercut powercut-full seeded-bugs fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ powercut: $(READY) ## cut the power at every flash state (minutes)
 
 powercut-full: $(READY) ## the same with every torn shape and every second cut (long)
 	$(BIN)/python -m sekisho_sim.campaign --full --evidence docs/evidence
+
+seeded-bugs: $(READY) ## break boot/ on purpose, bug by bug: all must be caught
+	$(BIN)/python scripts/seeded_bugs.py
 
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 	$(BIN)/python tests/fuzz/run_all.py --seconds 60

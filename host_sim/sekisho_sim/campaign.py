@@ -221,6 +221,10 @@ class PowerUp:
     end: str
 
 
+def _open_files() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 (numbers, not paths)
+
+
 class Device:
     """The flash in shared memory, and the MicroPython process from which every power-up is forked.
 
@@ -259,14 +263,17 @@ class Device:
         address = ctypes.addressof((ctypes.c_char * len(self.memory)).from_buffer(self.memory))
         os.close(self._commands)
         os.close(self._results)
+        # A write to a regular file forks, so none but the trigger may be open here, whoever's it is.
         null = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):  # might be a regular file: a write to one forks
-            os.dup2(null, stream)
+        for stream in _open_files():
+            if stream not in (command, result, trigger, null):
+                os.dup2(null, stream)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
         libc.signal(signal.SIGXFSZ, ctypes.cast(libc.fork, ctypes.c_void_p))
+        libc.signal(signal.SIGSEGV, 0)  # SIG_DFL: that is how a device loses power
         libc.signal(signal.SIGCHLD, 1)  # SIG_IGN: nobody waits for the devices
         start = f"{address}, {SIZE}, {LOG_ROOM}, {command}, {result}, {trigger}, {str(base / 'world.txt')!r}"
         code = f"import sys; sys.path[:] = ['.frozen', {str(base)!r}]; import _campaign; _campaign.start({start})"
@@ -1141,6 +1148,7 @@ def campaign(names: list[str], effort: Effort, workers: int, first_failure: bool
         else:
             total = found.setdefault(got.name, Numbers(got.name))
             total.add(got)
+            print(f"{got.name}: {got.states} states, {got.second} second cuts, {got.seconds:.0f} s", flush=True)
             for failure in got.failures[:5]:
                 print(
                     f"FAIL {failure}\n     python -m sekisho_sim.campaign --case {failure.split(': ')[0]}", flush=True
