@@ -37,7 +37,7 @@ GROUPS = {
 }
 """Command groups in the order of the help text: module and group name -> one line of help."""
 
-COMMANDS = ("publish", "serve")
+COMMANDS = ("publish", "mirror", "serve")
 """Modules whose commands stand at the top level."""
 
 INTERRUPTED = 130

@@ -1,0 +1,193 @@
+"""The local copy: complete, fresh, and nothing in it that a device would refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from helpers import images, keys, releases
+from helpers.cli import Runner
+from sekisho_tools import mirror, publish
+from sekisho_tools.errors import ToolError
+from sekisho_tools.identity import Identity
+from sekisho_tools.serve import StaticServer
+
+IDENTITY = Identity.of("example.com", "lamp")
+CLASS = UUID(bytes=IDENTITY.classes[0])
+FIRST = keys.make_keyset()
+SIGNER = keys.signer("release", 0)
+NOW = keys.ISSUED + 1000
+
+
+@dataclass
+class Upstream:
+    """The manufacturer's site."""
+
+    root: Path
+    url: str
+    home: Path
+
+    def release(self, sequence: int, signer: keys.cose.Signer = SIGNER, identity: Identity = IDENTITY) -> bytes:
+        payload = images.app(f"release {sequence}")
+        envelope = releases.envelope(payload, identity, signer, sequence)
+        self.put({f"{sequence}.suit": envelope, f"{sequence}.bin": payload})
+        return payload
+
+    def put(self, files: dict[str, bytes]) -> None:
+        folder = self.root.parent / "in"
+        folder.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            path.unlink()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        publish.publish(self.root, CLASS, sorted(folder.iterdir()))
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[Upstream]:
+    root = tmp_path / "upstream"
+    root.mkdir()
+    with StaticServer(root) as server:
+        yield Upstream(root, server.url, root / str(CLASS))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    return tmp_path / "local"
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def look(upstream: Upstream, local: Path, **more: object) -> mirror.Mirrored:
+    return mirror.mirror(upstream.url, local, CLASS, FIRST.document, now=NOW, **more)  # type: ignore[arg-type]
+
+
+def refused(upstream: Upstream, local: Path) -> str:
+    before = tree(local) if local.exists() else {}
+    with pytest.raises(ToolError) as caught:
+        look(upstream, local)
+    after = tree(local)
+    assert {name for name in after if after[name] != before.get(name)} <= {
+        f"{CLASS}/keyset-1.cose",
+        f"{CLASS}/keyset.cose",
+    }
+    return caught.value.code
+
+
+def test_the_copy_is_the_original_and_follows_it(upstream: Upstream, local: Path) -> None:
+    second = FIRST.next()
+    upstream.put({"1.cose": FIRST.document, "2.cose": second.document})
+    upstream.release(1)
+    done = look(upstream, local)
+    assert tree(local) == tree(upstream.root)
+    assert (done.keyset, done.sequence) == (2, 1)
+    assert look(upstream, local).written == []
+    upstream.put({"3.cose": second.next().document})
+    upstream.release(2)
+    assert look(upstream, local).keyset == 3
+    assert tree(local) == tree(upstream.root)
+
+
+@pytest.mark.requirement("UPC05")
+def test_revocations_arrive_while_releases_wait_for_approval(upstream: Upstream, local: Path) -> None:
+    upstream.put({"1.cose": FIRST.document, "2.cose": FIRST.next().document})
+    upstream.release(1)
+    done = look(upstream, local, only_keysets=True)
+    assert (done.keyset, done.sequence) == (2, None)
+    assert {Path(name).name for name in tree(local)} == {"keyset-1.cose", "keyset-2.cose", "keyset.cose"}
+
+
+@pytest.mark.parametrize("what", ["signature", "payload", "class", "missing", "keyset", "sequence", "revoked"])
+def test_what_a_device_would_refuse_never_gets_into_the_copy(upstream: Upstream, local: Path, what: str) -> None:
+    code = {
+        "signature": "KEY_UNKNOWN",
+        "payload": "IMAGE_DIGEST",
+        "class": "CLASS",
+        "missing": "SERVER",
+        "keyset": "ROOT_THRESHOLD",
+        "sequence": "SEQUENCE",
+        "revoked": "KEY_REVOKED",
+    }[what]
+    upstream.put({"1.cose": FIRST.document})
+    if what == "signature":
+        upstream.release(1, keys.signer("release", 99))
+    elif what == "class":
+        other = Identity.of("example.com", "pump")
+        upstream.release(1)
+        (upstream.home / "latest.suit").write_bytes(releases.envelope(images.app(), other, SIGNER, 2))
+    elif what == "keyset":
+        forged = FIRST.next(signed_by=[keys.signer("root", 77)])
+        (upstream.home / "keyset-2.cose").write_bytes(forged.document)
+    elif what == "sequence":
+        upstream.release(5)
+        look(upstream, local)
+        upstream.release(4)
+    elif what == "revoked":
+        revoking = FIRST.next(release=(), revoked_keys=(SIGNER.key_id,))
+        upstream.put({"2.cose": revoking.document})
+        upstream.release(1)
+        look(upstream, local, only_keysets=True)
+    else:
+        upstream.release(1)
+        payload = next((upstream.root / "payload").iterdir())
+        payload.unlink() if what == "missing" else payload.write_bytes(b"x" + payload.read_bytes()[1:])
+    got = refused(upstream, local)
+    assert got == code or (what == "keyset" and got in ("KEYSET", "SIGNATURE", "THRESHOLD", "KEYSET_THRESHOLD"))
+
+
+def test_a_chain_with_a_gap_is_told(upstream: Upstream, local: Path) -> None:
+    third = FIRST.next().next()
+    upstream.put({"1.cose": FIRST.document, "3.cose": third.document})
+    assert "3" in look(upstream, local).notes[0]
+
+
+def test_a_damaged_copy_is_mended(upstream: Upstream, local: Path) -> None:
+    upstream.put({"1.cose": FIRST.document})
+    upstream.release(1)
+    look(upstream, local)
+    payload = next((local / "payload").iterdir())
+    payload.write_bytes(b"rot")
+    look(upstream, local)
+    assert tree(local) == tree(upstream.root)
+
+
+def test_dead_and_wrong_servers_are_named(local: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, code in (("http://127.0.0.1:9", "NETWORK"), ("file:///etc", "SERVER"), ("nonsense", "SERVER")):
+        with pytest.raises(ToolError) as caught:
+            mirror.mirror(url, local, CLASS, FIRST.document)
+        assert caught.value.code == code
+    (upstream.home).mkdir()
+    (upstream.home / "keyset-2.cose").write_bytes(bytes(mirror.MAX_KEYSET + 1))
+    with pytest.raises(ToolError) as caught:
+        look(upstream, local)
+    assert caught.value.code == "FILE_TOO_LARGE"
+
+
+def test_the_command_keeps_going_after_an_error(
+    upstream: Upstream, local: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Runner(capsys, monkeypatch)
+    (local.parent / "k.cose").write_bytes(FIRST.document)
+    upstream.put({"1.cose": FIRST.document})
+    upstream.release(1)
+    line = f"mirror {upstream.url} {local} --class {CLASS} --keyset {local.parent}/k.cose"
+    done = run(line)
+    assert done.code == 0, done.err
+    assert "release 1" in done.out
+    heard: list[str] = []
+    answers = iter([ToolError("NETWORK", "gone"), mirror.Mirrored(notes=["back"])])
+
+    def look_once() -> mirror.Mirrored:
+        answer = next(answers)
+        if isinstance(answer, ToolError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(mirror.time, "sleep", lambda _: None)
+    mirror.keep_fresh(look_once, 10, heard.append, rounds=2)
+    assert heard == ["error[NETWORK]: gone", "note: back"]
