@@ -53,9 +53,13 @@ class BadServer:
                 if not more:
                     return
                 data += more
+            data, _, body = data.partition(CRLF + CRLF)
             lines = data.split(CRLF)
-            path = lines[0].split(b" ")[1].decode()
+            method, path = lines[0].decode().split(" ")[:2]
             headers = {k.strip().lower(): v.strip() for k, v in (x.decode().split(":", 1) for x in lines[1:] if x)}
+            while len(body) < int(headers.get("content-length", 0)):
+                body += sock.recv(4096)
+            headers |= {":method": method, ":body": body.decode()}
             self.requests.append((path, headers))
             self.count[path] += 1
             if path.split("/")[1] == CLASS:

@@ -59,7 +59,7 @@ def on_cpython(*arguments: str) -> str:
 
 
 def on_micropython(*arguments: str) -> str:
-    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="160k")
+    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="200k")
 
 
 @pytest.fixture(scope="module", params=[on_cpython, on_micropython])

@@ -24,6 +24,8 @@ _agent = None
 _decision = None
 _health: list = []
 _drain: list = []
+_notify: list = []
+_ask: list = []
 
 
 def started(port, decision) -> None:
@@ -88,6 +90,18 @@ def on_drain(hook) -> None:
     _drain.append(hook)
 
 
+def on_notify(hook) -> None:
+    """Adds a function that is called with (event, release number, reason) for the events that the settings `notify`
+    and `notify_to` name: ``available``, ``installed``, ``failed``; once for each release."""
+    _notify.append(hook)
+
+
+def on_ask(hook) -> None:
+    """Adds a function that is called with the release number before an update that the operator did not force (DDI
+    "soft"); False puts it off to the next look at the server."""
+    _ask.append(hook)
+
+
 def status() -> dict:
     """What runs, what the engine knows, and how the last look at the server ended; plain values."""
     import sys
@@ -105,6 +119,29 @@ def status() -> dict:
         values["poll"] = name(_agent.result) if _agent.result else "staged"
         values["detail"] = _agent.detail
     return values
+
+
+def _tell(event: str, release: int, reason: str = "") -> None:
+    """Passes an event on to the application, once."""
+    from . import settings
+
+    options = _agent.options if _agent else {}
+    if event not in options.get("notify", ()) or "application" not in options.get("notify_to", ()):
+        return
+    told = settings.read(settings.TOLD)
+    if told.get(event) == release:
+        return
+    told[event] = release
+    settings.write(settings.TOLD, told)
+    for hook in _notify:
+        try:
+            hook(event, release, reason)
+        except Exception as error:
+            print("sekisho: notify hook raised %r" % error)
+
+
+def _asked(release: int) -> bool:
+    return all(hook(release) is not False for hook in _ask)
 
 
 async def _restart() -> None:
@@ -170,10 +207,7 @@ async def main(app=None) -> None:
     try:
         import sekisho_config  # type: ignore[import-not-found]
 
-        from . import settings
-        from .agent import Agent
-
-        _agent = Agent(engine(), settings.load(), sekisho_config.CLASSES[0])
+        _agent = _make_agent(sekisho_config.CLASSES[0])
         _report()
     except Exception as error:
         _print_exception(error)
@@ -181,13 +215,31 @@ async def main(app=None) -> None:
         return await _guard(app)
     tasks = [asyncio.create_task(_guard(app))]
     await asyncio.sleep(0)  # the application starts first, so that its health checks are known
-    if on_trial() and await _agent.prove(_health) == 0 and not getattr(sekisho_config, "WATCHDOG", True):
-        return await _restart()  # the product wants no watchdog beyond the trial, and only a restart ends it
+    code, _, release = engine().status()["last"]
+    if code:
+        _tell("failed", release, _name(code))
+    if on_trial() and await _agent.prove(_health) == 0:
+        _tell("installed", engine().status()["last"][2])
+        if not getattr(sekisho_config, "WATCHDOG", True):
+            return await _restart()  # the product wants no watchdog beyond the trial, and only a restart ends it
     if getattr(sekisho_config, "EFUSE_FLOOR", False):
         _raise_floor()
     tasks.append(asyncio.create_task(_feed()))
     await _agent.forever()
     return await _restart()
+
+
+def _make_agent(class_id: bytes):
+    from . import settings
+
+    options = settings.load()
+    if options["protocol"] == "ddi":
+        from . import ddi as transport
+    else:
+        from . import agent as transport  # type: ignore[no-redef]
+    made = transport.Agent(engine(), options, class_id)
+    made.tell, made.ask = _tell, _asked
+    return made
 
 
 def _raise_floor() -> None:
@@ -199,6 +251,12 @@ def _raise_floor() -> None:
         raise_floor(engine(), mem32)
     except Exception as error:  # a floor that cannot be raised must not keep the device from updates
         print("sekisho: the hardware floor stays (%r)" % error)
+
+
+def _name(code: int) -> str:
+    from sekisho_boot.reasons import name
+
+    return name(code)
 
 
 def _report() -> None:

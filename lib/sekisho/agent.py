@@ -1,4 +1,5 @@
-"""The update agent: asks a static server for key sets and releases and hands them to the engine.
+"""The update agent: asks a static server for key sets and releases and hands them to the engine. `ddi` has one for
+servers that speak hawkBit's device API.
 
 It decides nothing about trust. The engine judges every byte it is given and refuses by reason code; the agent only
 fetches, in an order that never costs the running image: key sets, envelope, every check that needs no payload, and
@@ -19,7 +20,7 @@ from sekisho_boot.keyset import MAX_KEYSET
 from sekisho_boot.ledger import FETCHING, READY
 from sekisho_boot.reasons import HEALTH, NETWORK, NO_KEYSET, NOTHING, RETRY_LATER, SERVER, Refused, kind, name
 
-from . import http, settings
+from . import clock, http, policy, settings
 from .envelope import MAX_DOWNLOAD, keyset_version, sever
 
 SECTOR = const(4096)  # bytes handed to the engine at a time
@@ -29,6 +30,7 @@ MAX_CHANGES = const(3)  # times one poll begins a payload anew because the serve
 FIRST_PAUSE = const(30)  # s after the first failure to reach a server; it doubles with every further one
 FIRST_RETRY = const(600)  # s before a release that failed once is tried again; doubles as well
 MAX_RETRY = const(86400)
+MAX_BACKOFF = const(3600)  # s that failing to reach a server makes the pause at most, or as long as the usual one
 BREATH = 1  # s between two connections for one payload; doubles while they bring nothing
 _PROGRESS = const(65536)  # bytes between two lines of progress
 
@@ -43,6 +45,10 @@ def jitter(seconds: int) -> int:
     return seconds * (224 + (os.urandom(1)[0] >> 2)) >> 8
 
 
+def _nobody(*_):
+    """In place of a hook that is not set."""
+
+
 class _Changed(Exception):
     """The server's payload is not the file that was begun with."""
 
@@ -52,12 +58,16 @@ class Agent:
 
     engine: `sekisho_boot.engine.Engine`. options: what `settings.load()` returns. class_id: the product class UUID
     (16 bytes). say(text): prints one line. ``result`` is the reason code of the last look at the server (0 after one
-    that staged an update), ``detail`` its sentence.
+    that staged an update), ``detail`` its sentence. ``decide(manifest digest)`` gives what people decided on a release
+    (see `policy.verdict`), ``tell(event, release, reason)`` passes on what people want to be told of, and
+    ``ask(release)`` may put off a release that is not forced.
     """
 
     def __init__(self, engine, options: dict, class_id: bytes, say=print) -> None:
         digits = str(hexlify(class_id), "utf-8")
         self.engine = engine
+        self.options = options
+        self.decide = self.tell = self.ask = _nobody
         self.server = options["server"]
         self.networks = options["wifi"]
         self.every = options["poll"]
@@ -90,12 +100,29 @@ class Agent:
             raise http.Failed(NOTHING, "nothing new")
         plan = self._accept(envelope)
         envelope = None
+        self._allow(plan)
+        return await self._install(plan)
+
+    def _allow(self, plan) -> None:
+        """Raises the reason why people's settings hold this release back for now."""
+        self.tell("available", plan.sequence, "")
+        code = policy.verdict(self.options, self.decide(plan.digest), self.engine.now(), clock.trusted())
+        if code:
+            raise http.Failed(code, "release %d is held back" % plan.sequence)
+
+    async def _ready(self, plan) -> None:
+        """The payloads are there: raises the reason why the device must not restart into them now."""
+        self._allow(plan)
+
+    async def _install(self, plan) -> bool:
+        """Fetches the payloads of an accepted release and stages it. True, or Refused."""
         for _ in range(MAX_CHANGES):
             offsets = tuple(self.engine.begin())
             try:
                 for target in plan.targets:
                     await self._payload(target, offsets[target.component])
                 gc.collect()
+                await self._ready(plan)
                 self.engine.stage()
                 self.say("sekisho: release %d staged" % plan.sequence)
                 return True
@@ -198,15 +225,19 @@ class Agent:
             self._state["etag"] = etag
             settings.write(settings.STATE, self._state)
 
+    def _source(self, target) -> tuple:
+        """(URL, header lines) of a payload."""
+        return http.join(self.server, target.uri or "/payload/" + str(hexlify(target.digest), "utf-8")), ()
+
     async def _payload(self, target, offset: int) -> None:
         """Brings one payload into its slot from *offset* on, over as many connections as it takes."""
-        url = http.join(self.server, target.uri or "/payload/" + str(hexlify(target.digest), "utf-8"))
+        source = self._source(target)
         self._offset = offset
         failures = 0
         while self._offset < target.size:
             before = self._offset
             try:
-                await self._stream(url, target)
+                await self._stream(source, target)
             except http.Failed as failed:
                 if failed.code == NOTHING:  # a release without its payload is a mistake of the server
                     raise http.Failed(SERVER, failed.detail)
@@ -216,11 +247,11 @@ class Agent:
                 self.say("sekisho: %s; going on from %d" % (failed.detail, self._offset))
                 await asyncio.sleep(BREATH << failures)
 
-    async def _stream(self, url: str, target) -> None:
+    async def _stream(self, source: tuple, target) -> None:
         """One connection: writes what comes, sector by sector, and keeps `_offset` at what the engine has taken."""
         tag = self._state.get("etag", "")
         gc.collect()
-        response = await http.get(url, self._offset, tag, ca=self.ca)
+        response = await http.get(source[0], self._offset, tag, ca=self.ca, head=source[1])
         try:
             skip = 0
             if response.status == 416 or (self._offset and response.etag != tag):
@@ -254,15 +285,28 @@ class Agent:
             if not await wifi.up(self.networks):
                 raise http.Failed(NETWORK, "no Wi-Fi network of the settings can be reached")
 
+    def _wind(self) -> None:
+        """Certificates have dates: where there is TLS, the clock is brought to the time that has certainly passed."""
+        if self.ca:
+            clock.raise_to(self.engine.now())
+            http.hear = self._heard  # type: ignore[assignment]
+
+    def _heard(self, date: str) -> None:
+        clock.told(date, self.engine.now())
+
     async def reaches_server(self) -> None:
         """The least a new image must prove: that the next update could reach the device. Raises Refused."""
         await self.online()
+        self._wind()
         if self.server:
-            try:
-                (await http.get(http.join(self.server, self.home + "latest.suit"), ca=self.ca)).close()
-            except http.Failed as failed:
-                if failed.code != NOTHING:  # an answer, even if the server offers nothing
-                    raise
+            await self._answers()
+
+    async def _answers(self) -> None:
+        try:
+            (await http.get(http.join(self.server, self.home + "latest.suit"), ca=self.ca)).close()
+        except http.Failed as failed:
+            if failed.code != NOTHING:  # an answer, even if the server offers nothing
+                raise
 
     async def prove(self, checks=()) -> int:
         """On trial: confirms the running image once the server is reached and every check agrees.
@@ -301,6 +345,7 @@ class Agent:
         """One poll with everything that can go wrong caught; returns the seconds to the next one, 0 for a restart."""
         try:
             await self.online()
+            self._wind()
             await self.poll()
         except Refused as refused:
             return self._note(refused)
@@ -322,7 +367,7 @@ class Agent:
             self.failures = 0
             return self.every
         self.failures += 1
-        return getattr(refused, "pause", 0) or doubling(FIRST_PAUSE, self.failures, self.every)
+        return getattr(refused, "pause", 0) or doubling(FIRST_PAUSE, self.failures, max(self.every, MAX_BACKOFF))
 
     async def forever(self) -> None:
         """Polls until an update is staged."""

@@ -1,9 +1,11 @@
-"""A small HTTP/1.1 client that no server can hurt: one request per connection, everything bounded.
+"""A small HTTP/1.1 client that no server can hurt: everything bounded, one request at a time.
 
 It reads a body piece by piece into the caller's buffer, resumes with Range and If-Range, and refuses whatever it
-would have to guess about: no or double Content-Length, chunked bodies, a range it did not ask for, a redirect to
-another origin. Non-blocking sockets under asyncio; time limits are deadlines, so one rule covers a silent server and
-one that drips: the whole answer head, and every piece of the body (at most 4 KiB), must arrive within PATIENCE.
+would have to guess about: no or double Content-Length, chunked files, a range it did not ask for, a redirect to
+another origin. Small documents may be chunked, and a `Line` keeps their connection open from one to the next.
+
+Non-blocking sockets under asyncio; time limits are deadlines, so one rule covers a silent server and one that drips:
+the whole answer head, every piece of a file (at most 4 KiB), and a small document must arrive within PATIENCE.
 Only the look-up of a name blocks the application, for as long as the network stack takes.
 """
 
@@ -24,13 +26,21 @@ PATIENCE = 30_000  # ms for the connection, for the answer head, and for each pi
 _NAP = 0.005  # s between two looks at a socket that has nothing to say
 
 
-class Failed(Refused):
-    """A request that failed: ``code`` is a reason code, ``detail`` one sentence, ``pause`` the server's wish in s."""
+def hear(_: str) -> None:
+    """Replaced by whoever wants the Date header of servers whose certificate was verified."""
 
-    def __init__(self, code: int, detail: str, pause: int = 0) -> None:
+
+class Failed(Refused):
+    """A request that failed: ``code`` is a reason code, ``detail`` one sentence, ``pause`` the server's wish in s.
+
+    ``status`` is the answer's HTTP status where that is what failed, else 0.
+    """
+
+    def __init__(self, code: int, detail: str, pause: int = 0, status: int = 0) -> None:
         super().__init__(code)
         self.detail = detail
         self.pause = pause
+        self.status = status
 
 
 def split(url: str) -> tuple:
@@ -67,10 +77,15 @@ def _plain(value) -> str:
 
 
 class Response:
-    """The answer to one GET. ``start`` is where its body begins in the file, ``total`` the size of the whole file."""
+    """The answer to one request. ``start`` is where its body begins in the file, ``total`` the size of the whole file,
+    ``date`` the server's time as it says it, ``keep`` whether its connection may be used once more."""
 
     def __init__(self, sock) -> None:
         self._sock = sock
+        self._chunked = False
+        self._sized = False
+        self.keep = False
+        self.date = ""
         self._spare = b""  # body bytes that came with the head
         self.status = 0
         self.start = 0
@@ -98,17 +113,18 @@ class Response:
                 raise Failed(NETWORK, "the server stalled or was too slow")
             await asyncio.sleep(_NAP)
 
-    async def readinto(self, buf) -> int:
+    async def readinto(self, buf, deadline=None) -> int:
         """Fills *buf* with the next bytes of the body; returns their number, less than asked only at its end.
 
-        Raises Failed(NETWORK) when the connection breaks, ends early, or the bytes take longer than PATIENCE.
+        Raises Failed(NETWORK) when the connection breaks, ends early, or the bytes take longer than PATIENCE (or come
+        after *deadline*, in ticks).
         """
         view = memoryview(buf)
         want = min(len(view), self.left)
         done = min(want, len(self._spare))
         view[:done] = self._spare[:done]
         self._spare = self._spare[done:]
-        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+        deadline = deadline or time.ticks_add(time.ticks_ms(), PATIENCE)
         while done < want:
             got = await self._some(view[done:want], deadline)
             if not got:
@@ -117,6 +133,36 @@ class Response:
         self.left -= done
         await asyncio.sleep(0)  # let the application run between two pieces
         return done
+
+    async def document(self, limit: int):
+        """The whole body, at most *limit* bytes, chunked or not, within PATIENCE. Raises Failed."""
+        deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
+        if not self._chunked:
+            if self.left > limit:
+                raise Failed(SERVER, "%d bytes where at most %d are taken" % (self.left, limit))
+            body = bytearray(self.left)
+            await self.readinto(body, deadline)
+            return body
+        body = bytearray()
+        size = 1
+        while size:
+            line = await self._exactly(2, deadline)
+            while line[-2:] != b"\r\n" and len(line) < 40:
+                line += await self._exactly(1, deadline)
+            size = _chunk(line)
+            if size < 0 or len(body) + size > limit:
+                raise Failed(SERVER, "a chunk makes no sense, or over %d bytes in all" % limit)
+            part = await self._exactly(size + 2, deadline)
+            if part[size:] != b"\r\n":  # trailers are among what is refused
+                raise Failed(SERVER, "a chunk has no end")
+            body += memoryview(part)[:size]
+        return body
+
+    async def _exactly(self, size: int, deadline):
+        part = bytearray(size)
+        self.left = size
+        await self.readinto(part, deadline)
+        return part
 
     async def _read_head(self) -> None:
         head = bytearray(MAX_HEAD)
@@ -139,6 +185,7 @@ class Response:
         if len(first) < 2 or first[0] not in (b"HTTP/1.1", b"HTTP/1.0") or len(first[1]) != 3:
             raise Failed(SERVER, "the server does not speak HTTP/1.1")
         self.status = _number(first[1])
+        self.keep = first[0] == b"HTTP/1.1"
         length, span = -1, None
         for line in lines[1:]:
             name, _, value = line.partition(b":")
@@ -149,18 +196,24 @@ class Response:
                 length = _number(value)
             elif name == b"content-range":
                 span = value
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self._chunked = True
             elif name == b"transfer-encoding" or (name == b"content-encoding" and value != b"identity"):
                 raise Failed(SERVER, "the answer's encoding is not supported")
+            elif name == b"connection" and value.lower() == b"close":
+                self.keep = False
+            elif name == b"date":
+                self.date = str(value, "utf-8") if all(31 < c < 127 for c in value) else ""
             elif name == b"etag":
                 self.etag = _plain(value)
             elif name == b"location":
                 self.location = _plain(value)
             elif name == b"retry-after":
                 self.pause = min(max(_number(value), 0), MAX_PAUSE)
-        if self.status == 200 or self.status == 206:
-            if length < 0:
-                raise Failed(SERVER, "the answer has no Content-Length")
-            self.left = self.total = length
+        if self._chunked and length >= 0:
+            raise Failed(SERVER, "the answer's Content-Length makes no sense")
+        self._sized = length >= 0
+        self.left = self.total = max(length, 0)
         if self.status == 206:
             self._parse_range(span or b"")
 
@@ -231,36 +284,96 @@ async def _send(sock, data) -> None:
             await asyncio.sleep(_NAP)
 
 
-async def get(url: str, start: int = 0, if_range: str = "", if_none: str = "", ca=None) -> Response:
+class Line:
+    """One connection kept open between small requests to the same server; the caller closes it."""
+
+    def __init__(self) -> None:
+        self._place: tuple = ()
+        self._sock = None
+
+    def take(self, place: tuple):
+        """The open connection to *place* (scheme, host, port), or None. The line has it no more."""
+        sock, self._sock = self._sock, None
+        if sock and self._place != place:
+            sock.close()
+            sock = None
+        return sock
+
+    def give(self, place: tuple, response) -> None:
+        """Takes the connection of a response whose body was read to its end."""
+        self.close()
+        if response.keep and not response._spare:
+            self._place, self._sock = place, response._sock
+            response._sock = None
+
+    def close(self) -> None:
+        if self._sock:
+            self._sock.close()
+            self._sock = None
+
+
+async def _ask(method: str, url: str, head: list, body, ca, line=None) -> Response:
+    """One request and the head of its answer, whatever that says."""
+    scheme, host, port, path = split(url)
+    if scheme == "https" and not ca:
+        raise Failed(SERVER, "https needs the server's CA certificate in the settings")
+    lines = ["%s %s HTTP/1.1" % (method, path), "Host: %s:%d" % (host, port), "User-Agent: sekisho"]
+    lines.extend(head)
+    if not line:
+        lines.append("Connection: close")
+    request = ("\r\n".join(lines) + "\r\n\r\n").encode()
+    kept = line.take((scheme, host, port)) if line else None
+    while True:
+        response = Response(kept or await _connect(host, port, ca if scheme == "https" else None))
+        try:
+            await _send(response._sock, request + body if body else request)
+            await response._read_head()
+            if scheme == "https":
+                hear(response.date)
+            return response
+        except Failed as failed:
+            response.close()
+            if not kept or failed.code != NETWORK:
+                raise
+            # An old connection may have been closed meanwhile. What must not be said twice is said on a fresh one.
+            kept = None
+        except BaseException:
+            response.close()
+            raise
+
+
+async def get(url: str, start: int = 0, if_range: str = "", if_none: str = "", ca=None, head=()) -> Response:
     """Sends one GET and reads the head of its answer; the caller reads the body and closes the response.
 
     start: first byte wanted; above 0 it asks with Range (and with If-Range when *if_range*, an ETag, is given).
     if_none: ETag of the copy at hand, for status 304. ca: DER certificate of the trusted CA, needed for https.
-    Only status 200, 206 (beginning at *start*), 304 and 416 return; everything else raises Failed. Redirects are
-    followed within the same scheme, host and port only.
+    head: further header lines. Only status 200, 206 (beginning at *start*), 304 and 416 return; everything else raises
+    Failed. Redirects are followed within the same scheme, host and port only.
     """
     for _ in range(MAX_REDIRECTS + 1):
-        scheme, host, port, path = split(url)
-        if scheme == "https" and not ca:
-            raise Failed(SERVER, "https needs the server's CA certificate in the settings")
-        lines = ["GET %s HTTP/1.1" % path, "Host: %s:%d" % (host, port), "Connection: close", "User-Agent: sekisho"]
+        lines = list(head)
         if start:
             lines.append("Range: bytes=%d-" % start)
             if if_range and if_range[:1] == '"':  # a weak ETag must not be used here (RFC 9110 section 13.1.5)
                 lines.append("If-Range: " + if_range)
         if if_none:
             lines.append("If-None-Match: " + if_none)
-        response = Response(await _connect(host, port, ca if scheme == "https" else None))
+        response = await _ask("GET", url, lines, None, ca)
         try:
-            await _send(response._sock, ("\r\n".join(lines) + "\r\n\r\n").encode())
-            await response._read_head()
             status = response.status
-            if status == 200 or status == 304 or status == 416 or (status == 206 and response.start == start > 0):
+            if status == 304 or status == 416:
                 return response
+            if response._chunked:
+                raise Failed(SERVER, "the answer's encoding is not supported")
+            if status == 200 or status == 206:
+                if not response._sized:
+                    raise Failed(SERVER, "the answer has no Content-Length")
+                if status == 200 or response.start == start > 0:
+                    return response
             if status not in (301, 302, 303, 307, 308):
                 raise _failure(response)
             target = join(url, response.location)
-            if split(target)[:3] != (scheme, host, port):
+            if split(target)[:3] != split(url)[:3]:
                 raise Failed(SERVER, "redirect to another server refused: %s" % target[:80])
             url = target
         except BaseException:
@@ -270,23 +383,57 @@ async def get(url: str, start: int = 0, if_range: str = "", if_none: str = "", c
     raise Failed(SERVER, "too many redirects")
 
 
+async def exchange(line: Line, method: str, url: str, limit: int, head=(), body=None, ca=None):
+    """One small request over *line*: the body of a 2xx answer, at most *limit* bytes.
+
+    head: header lines; body: bytes of JSON to send. Raises Failed for every other answer, redirects among them: what is
+    sent here carries a secret, and no server of ours redirects it.
+    """
+    lines = list(head)
+    if body is not None:
+        lines += ["Content-Type: application/json", "Content-Length: %d" % len(body)]
+    response = await _ask(method, url, lines, body, ca, line)
+    try:
+        if not 200 <= response.status < 300:
+            raise _failure(response)
+        if response.status == 204:
+            response.left, response._chunked = 0, False
+        elif not response._sized and not response._chunked:
+            if method == "GET":
+                raise Failed(SERVER, "the answer has no Content-Length")
+            response.keep = False
+        found = await response.document(limit)
+        line.give(split(url)[:3], response)
+        return found
+    finally:
+        response.close()
+
+
+def _chunk(line) -> int:
+    """The size that the line before a chunk names, or -1. Extensions are passed over."""
+    digits = bytes(line).strip().split(b";")[0].lower()
+    if line[-2:] != b"\r\n" or not 0 < len(digits) <= 6 or any(c not in b"0123456789abcdef" for c in digits):
+        return -1
+    return int(digits, 16)
+
+
 def _failure(response: Response) -> Failed:
     status = response.status
     if status == 404 or status == 410:
-        return Failed(NOTHING, "the server does not have it (HTTP %d)" % status)
+        return Failed(NOTHING, "the server does not have it (HTTP %d)" % status, 0, status)
     if status == 429 or status == 503:
-        return Failed(RETRY_LATER, "the server asks to wait (HTTP %d)" % status, response.pause)
+        return Failed(RETRY_LATER, "the server asks to wait (HTTP %d)" % status, response.pause, status)
     if status == 206:
-        return Failed(SERVER, "the server sent a range that was not asked for")
-    return Failed(SERVER, "the server answered HTTP %d" % status, response.pause)
+        return Failed(SERVER, "the server sent a range that was not asked for", 0, status)
+    return Failed(SERVER, "the server answered HTTP %d" % status, response.pause, status)
 
 
-async def fetch(url: str, limit: int, if_none: str = "", ca=None) -> tuple:
+async def fetch(url: str, limit: int, if_none: str = "", ca=None, head=()) -> tuple:
     """A small document: (bytes, ETag), or (None, ETag) when it is still the one that *if_none* names.
 
     Raises Failed(SERVER) for more than *limit* bytes, before any of them is read.
     """
-    response = await get(url, if_none=if_none, ca=ca)
+    response = await get(url, if_none=if_none, ca=ca, head=head)
     try:
         if response.status == 304:
             if not if_none:
@@ -294,10 +441,6 @@ async def fetch(url: str, limit: int, if_none: str = "", ca=None) -> tuple:
             return None, if_none
         if response.status != 200:
             raise Failed(SERVER, "the server answered HTTP %d" % response.status)
-        if response.left > limit:
-            raise Failed(SERVER, "%d bytes where at most %d are taken" % (response.left, limit))
-        body = bytearray(response.left)
-        await response.readinto(body)
-        return body, response.etag
+        return await response.document(limit), response.etag
     finally:
         response.close()

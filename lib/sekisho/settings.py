@@ -11,6 +11,7 @@ from micropython import const
 
 SETTINGS = "/data/sekisho.json"  # of `sekisho image build`; counts until the first change
 STATE = "/data/sekisho-state.json"
+TOLD = "/data/sekisho-told.json"  # {event: the last release that people were told of}
 MAX_FILE = const(4096)  # bytes; a longer file is not read
 
 

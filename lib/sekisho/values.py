@@ -51,6 +51,18 @@ SCHEMA = (
     ("server", URL, ("http://", "https://"), "", KEEP, ADMIN, "next poll"),
     # File with the certificate (DER) that the server's must lead to. A change is kept only after it worked.
     ("ca", TEXT, 64, "", KEEP, ADMIN, "next poll"),
+    # What the server is: a directory of files (`sekisho publish`), or one that speaks hawkBit's device API (DDI).
+    ("protocol", CHOICE, ("static", "ddi"), "static", KEEP, ADMIN, "next start"),
+    # DDI: the tenant at the server.
+    ("tenant", TEXT, 32, "DEFAULT", KEEP, ADMIN, "next start"),
+    # DDI: the device's name at the server (controllerId); "" for its device id.
+    ("controller", TEXT, 128, "", KEEP, ADMIN, "next start"),
+    # DDI: the device's token at the server (TargetToken). Sent to no other origin than that of the server.
+    ("token", TEXT, 128, "", KEEP, ADMIN, "next start"),
+    # DDI: a server behind a proxy may write links with a wrong scheme or host; with this they are mended.
+    ("keep_origin", FLAG, None, False, KEEP, ADMIN, "next start"),
+    # DDI: origins besides the server's that files may be fetched from, without the token: "https://cdn.example".
+    ("mirrors", NAMES, (4, 64), [], KEEP, ADMIN, "next start"),
     # Wi-Fi networks, tried in this order; passphrase "" for an open one. A change is kept only after it worked.
     ("wifi", NETWORKS, 8, [], KEEP, ADMIN, "next poll"),
     # Seconds between two looks at the server.
@@ -82,7 +94,6 @@ SCHEMA = (
 )  # fmt: skip
 
 GUARDED = ("server", "ca", "wifi")  # kept only after the server was reached with them
-_SECRET = ("wifi",)
 
 # Per version that is left behind: (version, forward, backward), functions of a dict of values. forward makes the next
 # version's values out of this one's; backward is run at every save, so that an application of that version, back after
@@ -283,14 +294,15 @@ class Settings:
     # -- leaving the device -----------------------------------------------------------------------------
 
     def digest(self) -> bytes:
-        """SHA-256 over all values in deterministic CBOR; of networks only the names, so it gives no passphrase away."""
+        """SHA-256 over all values in deterministic CBOR; it gives no secret away: of networks only the names count, of
+        the token only that there is one."""
         from hashlib import sha256
 
         from .cbor import encode
 
         values = self.all()
-        for name in _SECRET:
-            values[name] = [pair[0] for pair in values[name]]
+        values["wifi"] = [pair[0] for pair in values["wifi"]]
+        values["token"] = values["token"] != ""
         return sha256(encode(values)).digest()
 
     def backup(self, key: bytes) -> bytes:

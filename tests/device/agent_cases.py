@@ -3,7 +3,7 @@ import asyncio
 import gc
 from hashlib import sha256
 
-from sekisho import agent, http, settings
+from sekisho import agent, http, settings, values
 from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
     CLASS,
@@ -44,8 +44,27 @@ def key_set(version):
     return b"\xd8\x62\x84\x40\xa0\x43\xa1\x01" + bytes([version]) + b"\x80"
 
 
+class Blank:
+    """A part of flash without anything in it."""
+
+    def read(self, off, buf):
+        buf[:] = b"\xff" * len(buf)
+
+
+class Config:
+    CHIP = 0
+    PRODUCT = "lamp"
+    KEYSET = key_set(1)
+
+
+class Port:
+    device, classes, config, part = bytes(16), (CLASS_ID,), Config, Blank()
+
+
 class Engine:
     """The engine's rules as far as the agent can meet them; `log` is what it was asked for."""
+
+    port = Port
 
     def __init__(self, progress=4096):
         self.log = []
@@ -53,6 +72,7 @@ class Engine:
         self.phase, self.manifest, self.at, self.kept = IDLE, b"", 0, 0
         self.plan = None
         self.keyset = 1
+        self.pair, self.last = (255, 1, 0), (0, bytes(32), 0)
         self.retries = []
         self.trial = False
         self.refuse = self.refuse_bytes = 0
@@ -62,12 +82,19 @@ class Engine:
         return {
             "phase": self.phase,
             "manifest": self.manifest,
-            "pair": (255, 1, 0),
+            "pair": self.pair,
             "counters": (1, 0),
             "keyset": self.keyset,
+            "running": 0,
+            "locked": False,
+            "degraded": 0,
+            "last": self.last,
             "retries": tuple(self.retries),
             "trial": self.trial,
         }
+
+    def now(self):
+        return 1_700_000_000
 
     def accept_keyset(self, document):
         if document[8] != self.keyset + 1:
@@ -123,8 +150,15 @@ class Engine:
         self.log.append("fail " + name(code))
 
 
-def device(base, engine=None, poll=3600):
-    options = {"server": base, "wifi": [], "poll": poll, "ca": None}
+def settings_of(base, **more):
+    options = {line[0]: line[3] for line in values.SCHEMA}
+    options.update({"server": base, "ca": None})
+    options.update(more)
+    return options
+
+
+def device(base, engine=None, **more):
+    options = settings_of(base, **more)
     said = []
     return agent.Agent(engine or Engine(), options, CLASS_ID, said.append), said
 
