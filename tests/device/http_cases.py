@@ -20,7 +20,7 @@ URLS = (
 
 def be_patient(path: str) -> None:
     """Little patience where it is what is tested, enough for a busy machine everywhere else."""
-    http.PATIENCE = 400 if path in ("silent", "stalls", "drips", "drips-head") else 10_000  # ms
+    http.PATIENCE = 400 if path in ("silent", "stalls", "drips", "drips-head") else 30_000  # ms
 
 
 async def outcome(url: str, **options) -> str:
