@@ -31,6 +31,8 @@ class Product:
     server: str = ""
     keys: MadeKeySet = field(default_factory=make_keyset)
     trial_seconds: int = 30
+    settings: dict[str, object] = field(default_factory=dict)
+    """What the devices of this product are set to besides server and network."""
 
     def __post_init__(self) -> None:
         self.root = self.folder / "site"
@@ -71,7 +73,7 @@ class Product:
 
     def factory(self, payload: bytes, sequence: int = 1, name: str = "device", **world: int) -> World:
         """A device as it leaves the factory with *payload* as release *sequence*."""
-        settings = {"server": self.server, "wifi": [["sekisho", "sekisho-lab"]], "poll": 30}
+        settings = {"server": self.server, "wifi": [["sekisho", "sekisho-lab"]], "poll": 30} | self.settings
         built = flashimage.build(
             flashimage.Inputs(
                 app=imagefile.parse(payload),
