@@ -11,9 +11,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from . import actions, ddi, management, notify, releases, rollouts
+from . import actions, ddi, management, notify, releases, rollouts, web
 from .devices import Devices
 from .errors import Problem
 from .front import Front
@@ -28,24 +28,35 @@ WORK_SECONDS = 1.0
 TITLE = "Sekisho update server"
 
 
-async def _problem(_request: Request, error: Exception) -> Response:
+async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
+    if web.is_page(request):
+        return web.error_page(request, error)
     if not error.sentence:
         return Response(status_code=error.status, headers=error.headers)
     return JSONResponse(error.body(), error.status, error.headers)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if web.is_page(request):
+        return web.error_page(request, Problem(400, "badrequest", "The address cannot be read."))
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][:6])
-    return JSONResponse(Problem(400, "bad_request", f"{where}: {first['msg']}"[:300]).body(), 400)
+    return JSONResponse(Problem(400, "badrequest", f"{where}: {first['msg']}"[:300]).body(), 400)
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if web.is_page(request):
+        return web.error_page(request, Problem(error.status_code, "http", str(error.detail)))
     body = Problem(error.status_code, "http", str(error.detail)).body()
     return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _leave(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, web.Leave)
+    return RedirectResponse(error.where, 303)
 
 
 async def _busy(_request: Request, _error: Exception) -> Response:
@@ -75,6 +86,7 @@ class Server:
                 RequestValidationError: _invalid,
                 HTTPException: _http,
                 Busy: _busy,
+                web.Leave: _leave,
             },
         )
         _mount(app)
@@ -130,6 +142,7 @@ def _mount(app: FastAPI) -> None:
     app.include_router(ddi.router)
     for router in management.ROUTERS:
         app.include_router(router)
+    app.include_router(web.router)
 
 
 def openapi() -> dict[str, Any]:
