@@ -237,7 +237,9 @@ def _put(at: int, value: bytes):
         (_rehashed(_put(1, b"\x00")), "IMAGE_FORMAT"),
         (_rehashed(_put(1, b"\x11")), "IMAGE_FORMAT"),
         (_rehashed(_put(32, b"\x00")), "IMAGE_FORMAT"),  # no app descriptor
-        (_rehashed(_put(28, b"\xff\xff\xff\x00")), "IMAGE_FORMAT"),  # a segment past the end
+        (_rehashed(_put(28, b"\xfc\xff\xff\x00")), "IMAGE_FORMAT"),  # a segment past the end
+        (_rehashed(_put(28, (len(NEW) - 32 + 4).to_bytes(4, "little"))), "IMAGE_FORMAT"),  # a little past the end
+        (_rehashed(_put(28, (len(NEW) - 34).to_bytes(4, "little"))), "IMAGE_FORMAT"),  # not a multiple of 4
         (_rehashed(_put(24, b"\x00\x00\xfe\x3f")), "IMAGE_FORMAT"),  # over the bootloader's own memory
         (_rehashed(_put(24, b"\x24\x00\x40\x3f")), "IMAGE_FORMAT"),  # not where the MMU could map it
     ],
@@ -753,6 +755,39 @@ def test_both_copies_of_the_newest_key_set_lost_installs_nothing_until_it_comes_
     assert refusal(up.engine.accept, UPDATE.envelope) == "NO_KEYSET"
     up.engine.accept_keyset(second.document)
     assert confirmed(desk).running == 1
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_lost_key_set_comes_back_only_with_the_content_it_had(desk):
+    second, other = desk.keys.next(), desk.keys.next(expires=ISSUED + 20 * YEAR)
+    third = other.next()
+    desk.power_on().engine.accept_keyset(second.document)
+    for sector in (8, 9, 10, 11):
+        desk.part("sekisho").erase(sector)
+    up = desk.power_on().engine
+    desk.flash.log.clear()
+    assert refusal(up.accept_keyset, other.document) == "KEYSET_CONTENT"
+    assert refusal(up.accept_keyset, third.document) == "KEYSET_VERSION"
+    assert desk.ops() == []
+    up.accept_keyset(second.document)
+    assert confirmed(desk).running == 1
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_device_that_lost_its_key_set_walks_the_chain_again_and_keeps_nothing_on_the_way(desk):
+    second = desk.keys.next()
+    third = second.next(limits={"fw": (2, 100), "app": (0, 100)})
+    for link in (second, third):
+        desk.power_on().engine.accept_keyset(link.document)
+    for sector in (8, 9, 10, 11):
+        desk.part("sekisho").erase(sector)
+    up = desk.power_on().engine
+    desk.flash.log.clear()
+    up.accept_keyset(second.document)
+    assert desk.ops() == []
+    assert refusal(up.accept, UPDATE.envelope) == "NO_KEYSET"
+    up.accept_keyset(third.document)
+    assert confirmed(desk).engine.status()["keyset"] == 3
 
 
 @pytest.mark.requirement("UPC05")

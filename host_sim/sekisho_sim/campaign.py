@@ -50,7 +50,7 @@ from sekisho_tools.files import write_atomic
 from sekisho_tools.measure import compile_module
 
 from . import bootloader
-from .flash import ERASE_SHAPES, PROGRAM_SHAPES, SECTOR, Flash, MemPart, Op, decode_ops, shapes_for, torn
+from .flash import ERASE_SHAPES, PROGRAM_SHAPES, SECTOR, Flash, MemPart, Op, decode_ops, replay, shapes_for, torn
 
 assert device_code
 from sekisho_boot import ledger, reasons, records  # noqa: E402
@@ -581,7 +581,8 @@ class Runner:
                 self._limit(trials)
             if "done" in up.said and not done:
                 done = True
-                self.judge.done(up, after)
+                begun = replay(state.data, up.ops[: up.said["done_at"]])
+                self.judge.done(up, State(bytes(begun)))
             yield Step(up, state, after, cause, rtc)
             state = after
             if up.end == "idle":
