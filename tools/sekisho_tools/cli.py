@@ -33,11 +33,13 @@ GROUPS = {
     "issue": "Make device identities and give each out once: keys, tokens, labels.",
     "factory": "The production line: check, flash and register devices, plan their eFuses.",
     "sim": "Run a flash image on the simulated ESP32.",
+    "devices": "The devices that an update server knows.",
+    "rollout": "Give a release to many devices, a few first.",
     "admin": "Accounts and backup of the update server.",
 }
 """Command groups in the order of the help text: module and group name -> one line of help."""
 
-COMMANDS = ("publish", "mirror", "serve")
+COMMANDS = ("publish", "mirror", "assign", "serve")
 """Modules whose commands stand at the top level."""
 
 INTERRUPTED = 130

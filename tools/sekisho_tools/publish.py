@@ -51,16 +51,21 @@ def _key_set_version(path: Path, document: bytes) -> int:
         raise ToolError("KEYSET", f"{path} begins like a key set but cannot be read as one.") from error
 
 
-def publish(root: Path, class_id: UUID | None, files: Sequence[Path]) -> Published:
-    """Publish *files* (at most one release, any number of payloads and key sets; told apart by their content).
+@dataclass(frozen=True)
+class Gathered:
+    """Files told apart: release (path, envelope) with its manifest, payloads (path, content), key sets by version."""
 
-    *class_id* None takes the class that the release names. Payloads that are not among *files* are taken from
-    ``payload/`` beside the release, where `release create` puts them.
+    release: tuple[Path, bytes] | None
+    manifest: suit.Manifest | None
+    class_id: UUID | None
+    payloads: Sequence[tuple[Path, bytes]]
+    key_sets: dict[int, bytes]
 
-    Raises ToolError: FILE, ENVELOPE (two releases, or one that cannot be read), CLASS (the release does not name
-    *class_id*, or nothing says which class is meant), IMAGE_DIGEST (a payload that the release does not name), PAYLOAD
-    (one that it names is nowhere to be found), KEYSET, KEYSET_CONTENT (another key set of the same version is already
-    published). Nothing is written when any check fails.
+
+def gather(root: Path | None, class_id: UUID | None, files: Sequence[Path]) -> Gathered:
+    """Read *files* and the payloads that the release names; *root* is where some may have been published already.
+
+    Raises ToolError FILE, ENVELOPE, CLASS, IMAGE_DIGEST, PAYLOAD, KEYSET as `publish` does.
     """
     release: tuple[Path, bytes] | None = None
     payloads: list[tuple[Path, bytes]] = []
@@ -75,13 +80,30 @@ def publish(root: Path, class_id: UUID | None, files: Sequence[Path]) -> Publish
             key_sets[_key_set_version(path, data)] = data
         else:
             payloads.append((path, data))
-    if release:
-        manifest = suit.decode(release[1]).manifest
-        class_id = _class_of(release[0], manifest, class_id)
-        payloads += _named_payloads(root, release[0], manifest, payloads)
-    if class_id is None:
+    if release is None:
+        return Gathered(None, None, class_id, payloads, key_sets)
+    manifest = suit.decode(release[1]).manifest
+    class_id = _class_of(release[0], manifest, class_id)
+    payloads += _named_payloads(root, release[0], manifest, payloads)
+    return Gathered(release, manifest, class_id, payloads, key_sets)
+
+
+def publish(root: Path, class_id: UUID | None, files: Sequence[Path]) -> Published:
+    """Publish *files* (at most one release, any number of payloads and key sets; told apart by their content).
+
+    *class_id* None takes the class that the release names. Payloads that are not among *files* are taken from
+    ``payload/`` beside the release, where `release create` puts them.
+
+    Raises ToolError: FILE, ENVELOPE (two releases, or one that cannot be read), CLASS (the release does not name
+    *class_id*, or nothing says which class is meant), IMAGE_DIGEST (a payload that the release does not name), PAYLOAD
+    (one that it names is nowhere to be found), KEYSET, KEYSET_CONTENT (another key set of the same version is already
+    published). Nothing is written when any check fails.
+    """
+    found = gather(root, class_id, files)
+    release, payloads, key_sets = found.release, found.payloads, found.key_sets
+    if found.class_id is None:
         raise ToolError("CLASS", "Key sets alone do not say for which product class they are; add --class.")
-    folder = root / str(class_id)
+    folder = root / str(found.class_id)
     for version, data in key_sets.items():
         old = folder / link(version)
         if old.exists() and read_file(old) != data:
@@ -103,7 +125,7 @@ def _class_of(path: Path, manifest: suit.Manifest, class_id: UUID | None) -> UUI
 
 
 def _named_payloads(
-    root: Path, release: Path, manifest: suit.Manifest, given: Sequence[tuple[Path, bytes]]
+    root: Path | None, release: Path, manifest: suit.Manifest, given: Sequence[tuple[Path, bytes]]
 ) -> list[tuple[Path, bytes]]:
     """The payloads that the release names and that were not given; everything given must be named."""
     named = {parameters[3].value for parameters in manifest.parameters() if 3 in parameters}
@@ -122,7 +144,7 @@ def _named_payloads(
             found.append((beside, read_file(beside, "payload")))
             if hashlib.sha256(found[-1][1]).digest() != digest:
                 raise ToolError("IMAGE_DIGEST", f"{beside} is not what its name says; make the release again.")
-        elif not (root / "payload" / digest.hex()).exists():
+        elif root is None or not (root / "payload" / digest.hex()).exists():
             raise ToolError("PAYLOAD", f"{release} needs a payload that is neither named here nor at {beside}.")
     return found
 

@@ -1,4 +1,4 @@
-"""`sekisho publish`: puts a release, its payloads and key sets into a static directory."""
+"""`sekisho publish`: puts a release, its payloads and key sets into a static directory or onto an update server."""
 
 from __future__ import annotations
 
@@ -10,23 +10,50 @@ from uuid import UUID
 import typer
 
 from .. import publish as publishing
+from ..errors import ToolError
+from ._server import CaOption, PasswordOption, UserOption, connect
 
 app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: sekisho publish --to ./site releases/blinker-1.3.suit keyset.cose",
-    help="Put a release, its payloads and key sets where devices find them (see `serve`).",
+    epilog="Example: sekisho publish --to ./site releases/blinker-1.3.suit keyset.cose   "
+    "or: sekisho publish --server https://updates.example.com --user alice releases/blinker-1.3.suit",
+    help="Put a release, its payloads and key sets where devices find them: a static directory, or an update server.",
 )
 def publish(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Release (.suit), payloads, key sets.")],
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Directory of the web site; made if missing.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Directory of the web site; made if missing.")
+    ] = None,
     class_id: Annotated[
         UUID | None, typer.Option("--class", metavar="UUID", help="Product class; default: the one the release names.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="Update server instead of --to.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --server: name of the distribution set.")
+    ] = None,
+    user: UserOption = None,
+    password_file: PasswordOption = None,
+    ca: CaOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Parse the options, publish, print what was written."""
+    if (to is None) == (server is None):
+        raise ToolError("USAGE", "Name a directory with --to, or an update server with --server.")
+    if to is None:
+        from .. import fleet
+
+        made = fleet.publish_to(connect(server, user, password_file, ca), files, name)
+        if as_json:
+            typer.echo(json.dumps(made))
+        else:
+            typer.echo(
+                f"{made['name']} {made['version']} is on the server as distribution set {made['distributionSet']}"
+            )
+        return
     done = publishing.publish(to, class_id, files)
     if as_json:
         typer.echo(json.dumps({"written": [str(path) for path in done.written]}))

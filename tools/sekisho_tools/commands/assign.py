@@ -1,0 +1,41 @@
+"""`sekisho assign`: give a release to single devices."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from ..errors import ToolError
+from ._server import CaOption, JsonOption, PasswordOption, ServerOption, UserOption, connect
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: sekisho assign 'my-board 1.3.0' lamp-01 lamp-02 --server https://updates.example.com --user alice",
+    help="Assign a published release to devices (many devices: see `rollout`).",
+)
+def assign(
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="Id, name, or 'NAME VERSION'.")],
+    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Controller ids.")],
+    how: Annotated[str, typer.Option(metavar="HOW", help="forced, soft (the device decides when), downloadonly.")] = (
+        "forced"
+    ),
+    server: ServerOption = None,
+    user: UserOption = None,
+    password_file: PasswordOption = None,
+    ca: CaOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Assign, print how many."""
+    from .. import fleet
+
+    if how not in ("forced", "soft", "downloadonly"):
+        raise ToolError("USAGE", "--how is forced, soft or downloadonly.")
+    done = fleet.assign(connect(server, user, password_file, ca), release, devices, how)
+    if as_json:
+        typer.echo(json.dumps(done))
+    else:
+        typer.echo(f"assigned to {done['assigned']} devices, {done['alreadyAssigned']} had it already")
