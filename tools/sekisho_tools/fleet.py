@@ -59,8 +59,8 @@ def publish_to(api: Api, files: Sequence[Path], name: str | None = None) -> dict
     name = name or stem.removesuffix(f"-{version}") or stem
     names = {suit.show_id(identifier) for identifier in found.manifest.components}
     kind = "os" if "fw" in names else "application"
-    body = {"name": name, "version": version, "type": kind, "description": words.get("en", "")[:512]}
-    module = _made(api, "/softwaremodules", body)
+    body: dict[str, Any] = {"name": name, "version": version, "description": words.get("en", "")[:512]}
+    module = _made(api, "/softwaremodules", body | {"type": kind})
     contents = {f"{stem}{SUFFIX}": envelope}
     contents |= {hashlib.sha256(data).hexdigest(): data for _, data in found.payloads}
     contents |= {publish.link(number): data for number, data in found.key_sets.items()}
@@ -83,8 +83,8 @@ def publish_to(api: Api, files: Sequence[Path], name: str | None = None) -> dict
     ]
     if fresh:
         api.call("POST", f"/softwaremodules/{module}/metadata", fresh)
-    body = {"name": name, "version": version, "type": "os" if kind == "os" else "app", "modules": [{"id": module}]}
-    number = _made(api, "/distributionsets", body | {"description": words.get("en", "")[:512]})
+    body |= {"type": "os" if kind == "os" else "app", "modules": [{"id": module}]}
+    number = _made(api, "/distributionsets", body)
     return {"distributionSet": number, "softwareModule": module, "name": name, "version": version}
 
 

@@ -29,7 +29,7 @@ def _plain(text: Any) -> str:
 
 @app.command(
     "list",
-    epilog="Example: sekisho devices list --filter 'updatestatus==error' --server https://updates.example.com --user al",
+    epilog="Example: sekisho devices list --filter 'updatestatus==error' --server https://updates.example.com --user a",
     help="List devices: id, state, when last seen.",
 )
 def show_list(
