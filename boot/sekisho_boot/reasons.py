@@ -78,6 +78,7 @@ RETRY_LATER = const(139)  # Tried too often; wait before the next try.
 NETWORK = const(140)  # The server could not be reached or broke off.
 SERVER = const(141)  # The server answered with something that makes no sense.
 NOTHING = const(142)  # No update is in progress, or none is offered.
+CONTENT_KEY = const(143)  # The device has no key that opens the payload.
 
 # -- unproven: the image may be good, the trial could not show it ---------------------------------
 ATTEMPTS = const(192)  # The trial was attempted three times and never confirmed.

@@ -27,6 +27,8 @@ from .reasons import COMMAND, COMPONENT, ENVELOPE, LIMIT, MANIFEST, PARAMETER, S
 FW = const(0)
 APP = const(1)
 NAMES = ("fw", "app")
+# Component identifiers; beyond the names above, what the agent fetches to make them, which is none of the engine's.
+_IDENTIFIERS = ((b"fw",), (b"app",), (b"fw", b"packed"), (b"app", b"packed"))
 
 MAX_ENVELOPE = const(3992)  # a sector less the header and prefix of its slot record (docs/flash-format.md)
 MAX_BLOCKS = const(4)  # authentication blocks
@@ -168,6 +170,9 @@ def _members(reader: Reader, text) -> tuple:
             reader.tstr()
         elif key == 23:  # text
             value = _digest(reader)
+        elif key == _INSTALL and reader.peek() == ARRAY:  # severed: only the agent needs to know
+            _digest(reader)
+            continue
         elif key in (3, _VALIDATE, _PAYLOAD_FETCH, _INSTALL):  # 3: common
             if reader.peek() == ARRAY:
                 raise Refused(SEVERABLE)  # a digest: needed here, but severed
@@ -191,10 +196,14 @@ def _common(reader: Reader) -> tuple:
     for key in reader.int_keys():
         if key == 2:  # components
             for _ in range(reader.array()):
-                name = bytes(reader.bstr()) if reader.array() == 1 else None
-                if name not in (b"fw", b"app") or name in [NAMES[part.component].encode() for part in parts]:
+                identifier = tuple([bytes(reader.bstr()) for _ in range(reader.array(2))])
+                if identifier not in _IDENTIFIERS:
                     raise Refused(COMPONENT)
-                parts.append(_Part(FW if name == b"fw" else APP))
+                component = _IDENTIFIERS.index(identifier)
+                seen = [part.component for part in parts]
+                if component in seen or (component > APP and component - 2 not in seen):
+                    raise Refused(COMPONENT)
+                parts.append(_Part(component))
         elif key == 4:  # shared-sequence
             shared = reader.wrapped()
         else:
@@ -268,10 +277,10 @@ def _select(reader: Reader, parts: list) -> list:
     """Takes the argument of set-component-index: an index, or true for every component."""
     major, value = reader.head()
     if (major, value) == (SIMPLE, TRUE):
-        return parts
+        return [part for part in parts if part.component <= APP]
     if major != UINT:
         raise Refused(COMMAND)
-    if value >= len(parts):
+    if value >= len(parts) or parts[value].component > APP:
         raise Refused(COMPONENT)
     return [parts[value]]
 
@@ -358,7 +367,7 @@ def check(envelope, keyset, identity, state, now: int) -> Plan:
         if section in sections:
             _run(sections[section], section, parts, identity, state, now)
 
-    targets = [part for part in parts if _is_target(part)]
+    targets = [part for part in parts if part.component <= APP and _is_target(part)]
     if not targets:
         raise Refused(COMPONENT)
     for part in targets:

@@ -81,6 +81,7 @@ class Agent:
         self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
         self._since = time.ticks_ms()  # start, or the last failure of a release
         self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
+        self._packed: dict = {}  # component -> form of its payload, see `payload`
         self._offset = 0
         self._piece = bytearray(SECTOR)
 
@@ -143,6 +144,7 @@ class Agent:
         try:
             plan = self.engine.accept(sever(envelope))
             self._hold(plan)
+            self._packed = self._choose(envelope, plan)
         except Refused as refused:
             self._lost = refused.code == NO_KEYSET
             if refused.code != NOTHING and kind(refused.code) != "permanent":
@@ -220,24 +222,46 @@ class Agent:
                 self.say("sekisho: key set refused: %s" % name(refused.code))
 
     # -- the payload -----------------------------------------------------------------------------
+    def _choose(self, envelope, plan) -> dict:
+        """Component -> form in which its payload comes, where that is not the image as it is. Raises Refused."""
+        if all(target.uri for target in plan.targets):
+            return {}
+        from . import payload
+
+        gc.collect()
+        chosen = [payload.choose(forms, payload.device_keys()) for forms in payload.offers(envelope, plan)]
+        return {target.component: form for target, form in zip(plan.targets, chosen) if form.digest}  # noqa: B905
+
+    def _form(self, target):
+        """What is to be fetched for *target*: a form of its payload, or the target itself. Has uri, digest, size."""
+        return self._packed.get(target.component) or target
+
     def _remember(self, etag: str) -> None:
         if self._state.get("etag", "") != etag:
             self._state["etag"] = etag
             settings.write(settings.STATE, self._state)
 
-    def _source(self, target) -> tuple:
+    def _source(self, form) -> tuple:
         """(URL, header lines) of a payload."""
-        return http.join(self.server, target.uri or "/payload/" + str(hexlify(target.digest), "utf-8")), ()
+        return http.join(self.server, form.uri or "/payload/" + str(hexlify(form.digest), "utf-8")), ()
 
     async def _payload(self, target, offset: int) -> None:
         """Brings one payload into its slot from *offset* on, over as many connections as it takes."""
-        source = self._source(target)
+        form, unpacker = self._form(target), None
+        source = self._source(form)
+        if form is not target:
+            from .payload import Unpacker
+
+            gc.collect()
+            write = self.engine.write
+            unpacker = Unpacker(form, target.size, offset, lambda at, view: write(target.component, at, view))
+            offset = 0  # a packed payload can only be read from its beginning
         self._offset = offset
         failures = 0
-        while self._offset < target.size:
+        while self._offset < form.size:
             before = self._offset
             try:
-                await self._stream(source, target)
+                await self._stream(source, target, form.size, unpacker)
             except http.Failed as failed:
                 if failed.code == NOTHING:  # a release without its payload is a mistake of the server
                     raise http.Failed(SERVER, failed.detail)
@@ -246,8 +270,10 @@ class Agent:
                     raise
                 self.say("sekisho: %s; going on from %d" % (failed.detail, self._offset))
                 await asyncio.sleep(BREATH << failures)
+        if unpacker:
+            unpacker.done()
 
-    async def _stream(self, source: tuple, target) -> None:
+    async def _stream(self, source: tuple, target, total: int, unpacker) -> None:
         """One connection: writes what comes, sector by sector, and keeps `_offset` at what the engine has taken."""
         tag = self._state.get("etag", "")
         gc.collect()
@@ -260,19 +286,22 @@ class Agent:
                 skip = self._offset  # the server does not know ranges: pass over what is there
             elif response.status != 206:
                 raise http.Failed(SERVER, "the server answered HTTP %d" % response.status)
-            if response.total != target.size:
-                sizes = (response.total, target.size)
+            if response.total != total:
+                sizes = (response.total, total)
                 raise http.Failed(SERVER, "the payload has %d bytes where the manifest says %d" % sizes)
             self._remember(response.etag)
             view = memoryview(self._piece)
             while skip:
                 skip -= await response.readinto(view[: min(SECTOR, skip)])
-            while self._offset < target.size:
-                size = await response.readinto(view[: min(SECTOR, target.size - self._offset)])
-                self.engine.write(target.component, self._offset, view[:size])
+            while self._offset < total:
+                size = await response.readinto(view[: min(SECTOR, total - self._offset)])
+                if unpacker:
+                    unpacker.feed(view[:size])
+                else:
+                    self.engine.write(target.component, self._offset, view[:size])
                 self._offset += size
-                if self._offset % _PROGRESS == 0 or self._offset == target.size:
-                    self.say("sekisho: fetched %d of %d bytes" % (self._offset, target.size))
+                if self._offset % _PROGRESS == 0 or self._offset == total:
+                    self.say("sekisho: fetched %d of %d bytes" % (self._offset, total))
         finally:
             response.close()
 

@@ -332,7 +332,7 @@ class Agent(agent.Agent):
             raise http.Failed(SERVER, "the server sent another file than it announced")
         plan = self._accept(envelope)
         for target in plan.targets:
-            self._source(target)
+            self._source(self._form(target))
         return plan
 
     async def _key_sets(self) -> None:
@@ -403,8 +403,8 @@ class Agent(agent.Agent):
             return
         await self._deliver()
 
-    def _source(self, target) -> tuple:
-        digits = str(hexlify(target.digest), "utf-8")
+    def _source(self, form) -> tuple:
+        digits = str(hexlify(form.digest), "utf-8")
         if digits not in self._files:
             raise http.Failed(NOTHING, "payload %s is not among the files" % digits[:16], 0, _NOT_OURS)
         return self._file(self._files[digits])

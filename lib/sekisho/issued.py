@@ -8,7 +8,7 @@ from micropython import const
 
 NAMESPACE = "sekisho"
 VERSION = const(1)
-NAMES = ("id", "key", "kek", "token", "console")
+NAMES = ("id", "key", "kek", "token", "console", "groups")
 MAX_VALUE = const(128)  # bytes of the longest value
 
 
@@ -19,7 +19,8 @@ def _store():
 
 
 def load() -> dict:
-    """{"id": 16 bytes, "key": Ed25519 seed, "kek": 16 bytes, "token": ..., "console": ...}; what is missing is left
+    """{"id": 16 bytes, "key": Ed25519 seed, "kek": 16 bytes, "token": ..., "console": ...,
+    "groups": key-encryption keys of device groups, 16 bytes each}; what is missing is left
     out, and a device that was never issued, or by a newer factory, has {}."""
     try:
         store = _store()

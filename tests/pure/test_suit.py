@@ -390,8 +390,43 @@ def test_refuses_wrong_member_types():
 
 @faked
 def test_refuses_severed_members():
-    for name in ("m7", "m16", "m20"):
+    for name in ("m7", "m16"):
         assert why_members(**{name: [-16, DIGEST]}) == "SEVERABLE"
+
+
+@faked
+def test_a_severed_install_sequence_is_the_agents_business():
+    assert why_members(m20=[-16, DIGEST]) is None
+    assert why_members(m20=[-16, DIGEST[1:]]) == "MANIFEST"
+    assert why_members(m20=[-43, DIGEST]) == "MANIFEST"
+    made = Make()
+    made.members = {20: [-16, DIGEST]}
+    assert suit.check(made.envelope(), Keys(), Identity, State(), NOW).targets[0].uri is None
+
+
+@faked
+def test_what_the_agent_fetches_is_a_component_that_the_engine_does_not_touch():
+    def packed(*names, **change):
+        made = Make(**change)
+        made.components = [[name] if isinstance(name, bytes) else list(name) for name in names]
+        made.members = {20: [-16, DIGEST]}
+        return why(made)
+
+    fw, app = (b"fw", b"packed"), (b"app", b"packed")
+    assert packed(b"fw", b"app", fw) is None
+    assert packed(b"fw", b"app", fw, app) is None
+    assert packed(b"fw", fw, shared=[12, 0] + shared_fw(), validate=[12, 0] + VALIDATE) == "VERSION_TIE"
+    assert packed(b"fw", b"app", fw, fw) == "COMPONENT"
+    assert packed(fw, b"fw", b"app") == "COMPONENT"  # what it belongs to comes first
+    assert packed(b"fw", app) == "COMPONENT"
+    assert packed(fw) == "COMPONENT"
+    for other in ((b"fw", b"other"), (b"packed", b"fw"), ()):
+        assert packed(b"fw", b"app", other) == "COMPONENT"
+    assert packed(b"fw", b"app", (b"fw", b"packed", b"")) == "LIMIT"
+    for commands in ([12, 2] + VALIDATE, [12, 2] + tie(), [12, 2, 20, {14: 5}]):
+        assert packed(b"fw", b"app", fw, validate=[12, 0] + VALIDATE + commands) == "COMPONENT"
+    both = [12, True, 20, {1: VENDOR, 2: CLASS}, 1, 15, 2, 15, 12, 0, 20, {3: image(), 14: SIZE}, 12, 1] + tie()
+    assert packed(b"fw", b"app", fw, shared=both) is None  # every component that is the engine's
 
 
 @faked

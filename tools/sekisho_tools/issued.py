@@ -14,6 +14,7 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ FORMAT = "sekisho-issued-1"
 NVS_KEY_SIZE = 64
 """Bytes of an NVS encryption key: AES-256-XTS takes two."""
 MAX_RECORD = 65_536
+MAX_GROUPS = 8
+"""Groups of one device: what `sekisho.issued` reads of one entry."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +141,15 @@ def bound(record: IssuingRecord, physical: str) -> IssuingRecord:
 # -- NVS ------------------------------------------------------------------------------------------------------------
 
 
-def entries(taken: issuing.Taken) -> dict[str, bytes]:
+def entries(taken: issuing.Taken, groups: Sequence[bytes] = ()) -> dict[str, bytes]:
     """What the device finds in its NVS: names of at most 15 characters, every value a blob (MicroPython reads those).
 
     ``id`` (16 bytes), ``key`` (the Ed25519 seed; absent where the device makes its own), ``kek``, ``token``,
-    ``console``.
+    ``console``; ``groups``, the key-encryption keys of the device's *groups* (16 bytes each, up to MAX_GROUPS), if any.
+    Raises ToolError GROUPS.
     """
+    if len(groups) > MAX_GROUPS:
+        raise ToolError("GROUPS", f"A device belongs to {MAX_GROUPS} groups at most.")
     kept = taken.secrets
     values = {
         "id": UUID(taken.record.id).bytes,
@@ -151,6 +157,8 @@ def entries(taken: issuing.Taken) -> dict[str, bytes]:
         "token": kept.token.encode(),
         "console": kept.console.encode(),
     }
+    if groups:
+        values["groups"] = b"".join(groups)
     return values if kept.seed is None else {**values, "key": kept.seed}
 
 

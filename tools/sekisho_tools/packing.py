@@ -1,4 +1,4 @@
-"""How payloads travel: compressed, encrypted, or both (docs/decisions/0006-packed-payloads.md).
+"""How payloads travel: compressed, encrypted, or both (docs/decisions/0007-packed-payloads.md).
 
 Compression is zlib (RFC 1950) with a window that a microcontroller can hold. Encryption is AES-128 in counter mode
 under a content key, which is wrapped for each device group (A128CTR and A128KW of
@@ -70,8 +70,15 @@ def make_group_key(name: str, path: Path) -> GroupKey:
 
 
 def read_group_key(path: Path) -> GroupKey:
-    """The group key in the file *path*. Raises ToolError FILE, KEY_FORMAT, KEY_EXPOSED (others can read it)."""
+    """The group key in the file *path*: one that `release group-key` made, or the 16 bytes of one device's own key.
+
+    Raises ToolError FILE, KEY_FORMAT, KEY_EXPOSED (others can read it).
+    """
     data = read_file(path, "group key", 4096)
+    if path.stat().st_mode & 0o077:
+        raise ToolError("KEY_EXPOSED", f"Other users can read the group key {path}; run chmod 600 {path}.")
+    if len(data) == KEY_SIZE:  # `issue kek`
+        return GroupKey(path.stem, data)
     try:
         fields = json.loads(data)
         key = GroupKey(str(fields["group"]), bytes.fromhex(fields["kek"]))
@@ -80,8 +87,6 @@ def read_group_key(path: Path) -> GroupKey:
         raise ToolError("KEY_FORMAT", f"{path} is no group key, or it is damaged.") from error
     if not good:
         raise ToolError("KEY_FORMAT", f"{path} is no group key, or it is damaged.")
-    if path.stat().st_mode & 0o077:
-        raise ToolError("KEY_EXPOSED", f"Other users can read the group key {path}; run chmod 600 {path}.")
     return key
 
 

@@ -6,16 +6,19 @@ against a full one. It follows docs/suit-profile.md where the documents leave a 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sekisho_tools.errors import ToolError
 from sekisho_tools.suit import Command, ComponentId, Digest, Encryption, Envelope, decode, show_id
-from sekisho_tools.suit_names import COMMANDS, MANIFEST_MEMBERS, PARAMETERS
+from sekisho_tools.suit_names import COMMANDS, COMPRESSION, MANIFEST_MEMBERS, PARAMETERS, ZLIB
 
 UPDATE = (15, 16, 18, 20, 7)
 INVOCATION = (7, 8, 9)
+_MAX_IMAGE = 1 << 24
+"""Bytes that a compressed source may inflate to."""
 
 
 def _no_fetch(uri: str) -> bytes:
@@ -225,7 +228,17 @@ class Processor:
         self._store(index, self._decrypted(index, self._need(index, 18)))
 
     def _copy(self, index: int) -> None:
-        self._store(index, self._decrypted(index, self._content(self._need(index, 22))))
+        self._store(index, self._inflated(index, self._decrypted(index, self._content(self._need(index, 22)))))
+
+    def _inflated(self, index: int, data: bytes) -> bytes:
+        if self.parameters[index].get(COMPRESSION) is None:
+            return data
+        if self.parameters[index][COMPRESSION] != ZLIB:
+            raise ToolError("PARAMETER", "The source is compressed in a way that is not supported.")
+        try:
+            return zlib.decompressobj().decompress(data, _MAX_IMAGE)
+        except zlib.error as error:
+            raise ToolError("IMAGE_DIGEST", f"The source does not inflate ({error}).") from error
 
     def _swap(self, index: int) -> None:
         source = self._need(index, 22)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .. import issued, issuing, keys, labels, layout
+from .. import issued, issuing, keys, labels, layout, packing
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 from .keys import Json, PassphraseFd
@@ -100,6 +100,10 @@ def take(
     layout_name: Annotated[
         str, typer.Option("--layout", metavar="NAME|CSV", help="Layout, for the size of the NVS partition.")
     ] = "4MiB",
+    group_key: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Group whose encrypted payloads it reads (release group-key); repeatable."),
+    ] = None,
     passphrase_fd: PassphraseFd = None,
     as_json: Json = False,
 ) -> None:
@@ -110,6 +114,7 @@ def take(
     if mac and len(mac) > count:
         raise ToolError("COUNT", f"{len(mac)} chips are named for {count} devices.")
     size = layout.load(layout_name)["nvs"].size
+    groups = [packing.read_group_key(path).kek for path in group_key or ()]
     check_writable(out)
     secret = passphrase(batch, passphrase_fd)
     with issuing.unlock(batch, secret) as opened:
@@ -117,7 +122,7 @@ def take(
     folders = []
     for one in given:
         folder = out / one.record.id
-        issued.write(folder, issued.record_of(one), one, issued.nvs_image(issued.entries(one), size))
+        issued.write(folder, issued.record_of(one), one, issued.nvs_image(issued.entries(one, groups), size))
         folders.append(str(folder))
     if as_json:
         typer.echo(json.dumps({"folders": folders}, indent=2))
