@@ -21,7 +21,7 @@ from sekisho_boot.ledger import FETCHING, READY
 from sekisho_boot.reasons import HEALTH, NETWORK, NO_KEYSET, NOTHING, RETRY_LATER, SERVER, Refused, kind, name
 
 from . import clock, http, policy, settings
-from .envelope import MAX_DOWNLOAD, keyset_version, sever
+from .envelope import MAX_DOWNLOAD, keyset_version, sever, tells_how
 
 SECTOR = const(4096)  # bytes handed to the engine at a time
 MAX_LINKS = const(16)  # key sets of the chain taken in one poll
@@ -224,7 +224,7 @@ class Agent:
     # -- the payload -----------------------------------------------------------------------------
     def _choose(self, envelope, plan) -> dict:
         """Component -> form in which its payload comes, where that is not the image as it is. Raises Refused."""
-        if all(target.uri for target in plan.targets):
+        if not tells_how(envelope):
             return {}
         from . import payload
 

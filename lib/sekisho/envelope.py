@@ -13,6 +13,7 @@ _SUIT_ENVELOPE = const(107)  # CBOR tags
 _COSE_SIGN = const(98)
 _AUTHENTICATION = const(2)  # members of the envelope, SUIT section 8.2
 _MANIFEST = const(3)
+_INSTALL = const(20)
 _MAX_MEMBERS = const(24)
 
 
@@ -38,6 +39,18 @@ def sever(envelope) -> bytes:
     if len(kept) != 2:
         raise Refused(ENVELOPE)
     return b"\xd8\x6b\xa2" + kept[0] + kept[1]
+
+
+def tells_how(envelope) -> bool:
+    """Whether the envelope has an install sequence of its own: how the payloads come, if not as they are."""
+    reader = Reader(envelope)
+    reader.tag()
+    for _ in range(reader.map(_MAX_MEMBERS)):
+        key = reader.uint() if reader.peek() == UINT else reader.tstr()
+        if key == _INSTALL:
+            return True
+        reader.bstr()
+    return False
 
 
 def keyset_version(document) -> int:
