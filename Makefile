@@ -73,6 +73,9 @@ powercut-full: $(READY) ## the same with every torn shape and every second cut (
 seeded-bugs: $(READY) ## break boot/ on purpose, bug by bug: all must be caught
 	$(BIN)/python scripts/seeded_bugs.py
 
+drills: $(READY) ## play the runbooks (docs/runbooks) on simulated devices
+	$(BIN)/python -m pytest -q -n 2 tests/drills
+
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 	$(BIN)/python tests/fuzz/run_all.py --seconds 60
 
