@@ -11,7 +11,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench powercut powercut-full seeded-bugs fuzz requirements audit docs lock clean
+.PHONY: help setup demo test lint format typecheck bench powercut powercut-full seeded-bugs drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
