@@ -14,6 +14,7 @@ import os
 import shutil
 import struct
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -78,6 +79,10 @@ class _Costs:
 
     shims: int
     modules: dict[str, int]
+
+
+_costs: dict[tuple[str, ...], _Costs] = {}
+_measuring = threading.Lock()
 
 
 class _Board:
@@ -146,10 +151,12 @@ class _BoardFlash(Flash):
 
 @dataclass
 class Limits:
-    """When to stop watching: *seconds* of the host's time for one power-up, *until* something was printed."""
+    """When to stop watching: *seconds* of the host's time for one power-up, *until* something was printed, or when
+    another thread sets *stop*."""
 
     seconds: float = 120.0
     until: str | None = None
+    stop: bool = False
 
 
 class Machine(Managed):
@@ -169,7 +176,6 @@ class Machine(Managed):
         self._answer = os.open(f"{self._rpc}.answer", os.O_RDWR)
         self._maps: dict[Path, tuple[int, int, mmap.mmap]] = {}
         self._cause = ""
-        self._costs: dict[tuple[str, ...], _Costs] = {}
         self._digests: dict[tuple[int, bytes], str] = {}
         self._trees: dict[int, tuple[Personality, Tree]] = {}
 
@@ -304,11 +310,12 @@ class Machine(Managed):
     ) -> str:
         """Run the personality; sets ``_cause`` and returns what it printed."""
         board = self._board
-        known = self._trees.get(id(personality))
-        if known is None:
-            known = self._trees[id(personality)] = (personality, personality.tree())
-        tree = known[1]
-        costs = self._measure(tree, world)
+        with _measuring:  # fleets run many machines, in threads
+            known = self._trees.get(id(personality))
+            if known is None:
+                known = self._trees[id(personality)] = (personality, personality.tree())
+            tree = known[1]
+            costs = self._measure(tree, world)
         board.put(at.VERSION, bytes(personality.version))
         board.put(at.COSTS, _encode_costs(costs.modules))
         heap = world.heap + costs.shims + sum(costs.modules.values())
@@ -365,7 +372,7 @@ class Machine(Managed):
             if board[at.WDT] and time.monotonic_ns() // 1000 > self._deadline(world):
                 driver.kill()
                 return "watchdog"
-            if time.monotonic() > end:
+            if limits.stop or time.monotonic() > end:
                 driver.kill()
                 return "timeout"
         stop = board[at.STOP]
@@ -448,8 +455,8 @@ class Machine(Managed):
     def _measure(self, tree: Tree, world: World) -> _Costs:
         """What shims and frozen modules cost in heap, measured once in a process with plenty of it."""
         key = (str(tree.directory), str(shims().directory), type(self.driver).__name__)
-        if key in self._costs:
-            return self._costs[key]
+        if key in _costs:
+            return _costs[key]
         board = self._board
         saved = bytes(board.memory[:512]), bytes(board.memory[at.NET : at.BLANK])
         board.put(at.COSTS, _encode_costs(dict.fromkeys(tree.paths, 0)))
@@ -463,7 +470,7 @@ class Machine(Managed):
         costs = _Costs(board[at.SHIM_COST], _decode_costs(board.memory[at.COSTS : at.LOG]))
         board.put(0, saved[0])
         board.put(at.NET, saved[1])
-        self._costs[key] = costs
+        _costs[key] = costs
         return costs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 from sekisho_sim import bootloader, device, personality
 from sekisho_sim.device import Limits, RunResult
 from sekisho_sim.efuse import Efuse
 from sekisho_sim.flash import SHAPES, Flash, PowerCutError
+from sekisho_sim.fleet import MAX_DEVICES, Fleet
 from sekisho_sim.personality import Personalities, Personality
 from sekisho_sim.world import HEAP, World
 
-from .. import flashimage
+from .. import flashimage, imagefile
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 
@@ -259,3 +263,110 @@ def run_command(
         raise ToolError(
             "TIMEOUT", f"The device did not come to rest in {timeout:g} s; raise --timeout or give --until."
         )
+
+
+def _faulty(found: Personalities | None, image: Path | None) -> Personalities | None:
+    """The same with *image* standing for firmware that fails its health check."""
+    if image is None:
+        return found
+    found = found or Personalities()
+    digest = imagefile.parse(read_file(image, "app image")).digest.hex()
+    unhealthy = found.default.with_modules(
+        application="import sekisho\nsekisho.on_health(lambda: False)\nasync def main():\n    pass\n"
+    )
+    return Personalities(found.default, found.images | {digest: replace(unhealthy, name="unhealthy")})
+
+
+def _members(number: int, server: str, operator: str | None, password_file: Path | None) -> list[dict[str, object]]:
+    """The settings of each device; with an operator they are registered at the server, and speak DDI."""
+    common: dict[str, object] = {"server": server.rstrip("/"), "wifi": [["sekisho", "sekisho-lab"]], "poll": 30}
+    names = [f"sim-{member:03}" for member in range(1, number + 1)]
+    if operator is None:
+        return [common] * number
+    from .. import hawkbit
+
+    api = hawkbit.Api(*hawkbit.credentials(server, operator, password_file))
+    try:
+        known = {target["controllerId"] for target in api.everything("/targets")}
+        new = [{"controllerId": name, "name": name} for name in names if name not in known]
+        made = api.call("POST", "/targets", new) if new else []
+        tokens = {target["controllerId"]: target["securityToken"] for target in made}
+        if len(tokens) < number:
+            raise ToolError("FLEET", "Some of sim-001 and so on are registered already, and their tokens are not told.")
+    finally:
+        api.close()
+    return [common | {"protocol": "ddi", "controller": name, "token": tokens[name]} for name in names]
+
+
+def _table(fleet: Fleet) -> Table:
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(fleet.count().items()))
+    table = Table(title=f"{len(fleet.members)} devices: {counts}", title_justify="left")
+    for column in ("device", "slot", "release", "state", "starts", "last word"):
+        table.add_column(column, no_wrap=True)
+    for member in fleet.members:
+        style = {"rolled back": "red", "confirmed": "green", "on trial": "yellow"}.get(member.state)
+        row = (member.name, member.slot, str(member.release or ""), member.state, str(member.starts), member.last)
+        table.add_row(*row, style=style)
+    return table
+
+
+@app.command("fleet")
+def fleet_command(
+    flash_file: Annotated[Path, typer.Argument(metavar="FLASH.bin", help="What all devices begin with.")],
+    server: Annotated[str, typer.Option(help="Address of the server: static, embedded or hawkBit.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, max=MAX_DEVICES, help="How many devices.")] = 50,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Register the devices as this operator (password in SEKISHO_PASSWORD) and speak DDI."),
+    ] = None,
+    password_file: Annotated[Path | None, typer.Option(metavar="FILE", help="The operator's password.")] = None,
+    faulty: Annotated[
+        Path | None, typer.Option(metavar="IMAGE.bin", help="This app image stands for firmware that fails its check.")
+    ] = None,
+    until: Annotated[
+        int | None, typer.Option(metavar="N", help="End when every device runs release N, or rolled it back.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="End after so many seconds.")] = 600,
+    speed: Annotated[int, typer.Option(min=1, help="Device seconds in one of ours.")] = 1,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.py", help="Frozen in as sekisho_config [FLASH.bin.config.py].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+) -> None:
+    """Boot many devices against one server and watch them in a table.
+
+    Example: sekisho sim fleet flash.bin -n 50 --server http://127.0.0.1:8000 --until 2
+    """
+    out = Console(quiet=as_json)
+    with tempfile.TemporaryDirectory(prefix="sekisho-fleet-") as directory:
+        personalities = _faulty(_personalities(flash_file, Path(directory), None, config, None), faulty)
+        settings = _members(number, server, user, password_file)
+        flash = bytes(read_flash(flash_file))
+        with Fleet(Path(directory), flash, settings, personalities, speed=speed) as fleet:
+            fleet.start()
+            done = (lambda fleet: fleet.settled(until)) if until is not None else (lambda _: False)
+            try:
+                if out.is_terminal:
+                    with Live(_table(fleet), console=out, refresh_per_second=2) as live:
+                        ended = fleet.wait(done, seconds, lambda: live.update(_table(fleet)))
+                else:
+                    ended = fleet.wait(done, seconds)
+                    out.print(_table(fleet))
+            except KeyboardInterrupt:
+                ended = True
+            rows = [
+                {
+                    "device": member.name,
+                    "slot": member.slot,
+                    "release": member.release,
+                    "state": member.state,
+                    "starts": member.starts,
+                    "rollbacks": member.rollbacks,
+                    "last": member.last,
+                }
+                for member in fleet.members
+            ]
+    if as_json:
+        typer.echo(json.dumps({"devices": rows}))
+    if until is not None and not ended:
+        raise ToolError("UNTIL", f"Not every device runs release {until} after {seconds:g} s.")
