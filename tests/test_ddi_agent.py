@@ -73,3 +73,10 @@ def test_people_and_the_server_decide_when_an_update_starts(answers: dict[str, s
 def test_the_token_goes_to_no_other_origin(answers: dict[str, str]) -> None:
     assert not any("elsewhere with token" in text for text in answers.values())
     assert "elsewhere without token" in answers["from a mirror"]
+
+
+def test_an_update_takes_at_most_40_kb_beyond_the_imports(tmp_path: Path) -> None:
+    """With the objects of a 64-bit build, which are twice as large as a chip's."""
+    with ddi_server.DdiServer(PAYLOAD, RELEASES, KEY_SETS) as server:
+        program = f"from device import ddi_memory; ddi_memory.main({server.url!r}, {str(tmp_path)!r}, {{}})"
+        assert micropython.run(program.format(40 << 10), heap="400k").strip() == "True"

@@ -68,7 +68,7 @@ class Engine:
 
     def __init__(self, progress=4096):
         self.log = []
-        self.flash = bytearray(SIZE)
+        self.flash = self.room()
         self.phase, self.manifest, self.at, self.kept = IDLE, b"", 0, 0
         self.plan = None
         self.keyset = 1
@@ -77,6 +77,9 @@ class Engine:
         self.trial = False
         self.refuse = self.refuse_bytes = 0
         self.step = progress
+
+    def room(self):
+        return bytearray(SIZE)
 
     def status(self):
         return {
