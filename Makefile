@@ -11,7 +11,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format typecheck bench powercut powercut-full seeded-bugs drills fuzz requirements audit docs lock clean
+.PHONY: help setup demo test test-hawkbit lint format typecheck bench powercut powercut-full seeded-bugs drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ drills: $(READY) ## play the runbooks (docs/runbooks) on simulated devices
 
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 	$(BIN)/python tests/fuzz/run_all.py --seconds 60
+
+test-hawkbit: $(READY) ## the tests of the device API against the real Eclipse hawkBit (Java 17, Maven)
+	$(BIN)/python scripts/hawkbit.py
 
 requirements: $(READY) $(NODE) ## run the tests and write docs/requirements.md
 	$(BIN)/python scripts/requirements.py
