@@ -88,7 +88,7 @@ requirements: $(READY) $(NODE) ## run the tests and write docs/requirements.md
 docs: $(READY) ## write the pages that are generated from the code
 	$(BIN)/python scripts/docs.py
 
-audit: $(READY) ## check the locked dependencies against known vulnerabilities
+audit: $(READY) ## known vulnerabilities, SBOM and licences of what the tools run on
 	$(BIN)/python scripts/audit.py
 
 # ---- housekeeping -------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""`make audit`: what the tools run on is what is locked, named in an SBOM, with its licence."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from sekisho_tools import sbom
+
+
+@pytest.fixture(scope="module")
+def audit(repo: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("audit", repo / "scripts" / "audit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.requirement("ORG03", "ORG06")
+def test_the_tools_run_on_what_is_locked(audit: ModuleType) -> None:
+    lock = audit.locked()
+    document = sbom.for_host()
+    assert len(sbom.components(sbom.parse(document))) > 20
+    assert audit.compare(document, lock) == []
+    assert "cryptography" in audit.compare(document, lock | {"cryptography": "0"})[0]
+    assert "not locked" in audit.compare(document, {n: v for n, v in lock.items() if n != "cbor2"})[0]
+
+
+@pytest.mark.requirement("ORG03", "UPC09")
+def test_every_locked_package_is_pinned_by_its_hash(repo: Path) -> None:
+    for name in ("dev.txt", "firmware.txt"):
+        text = (repo / "requirements" / name).read_text()
+        packages = [block for block in text.split("\n") if "==" in block and not block.startswith((" ", "#"))]
+        assert packages
+        for line in packages:
+            following = text.split(line, 1)[1].lstrip("\n")
+            assert line.endswith("\\"), line
+            assert following.startswith("    --hash=sha256:"), line
+
+
+def test_licences_are_listed_for_everything_in_the_sbom() -> None:
+    listed = sbom.licences()
+    named = {one["name"] for one in sbom.components(sbom.parse(sbom.for_host()))}
+    assert named <= {name for name, _, _ in listed}
+    assert {name: licence for name, _, licence in listed}["cryptography"] == "Apache-2.0 OR BSD-3-Clause"
