@@ -34,7 +34,7 @@ BOOT = ROOT / "boot" / "sekisho_boot"
 _ENGINE = ("tests/test_engine.py", "tests/test_engine_invariants.py")
 _PURE = tuple(f"tests/pure/test_{name}.py" for name in ("cbor", "cose", "keyset", "suit"))
 TESTS = {
-    "otadata": _ENGINE,
+    "otadata": (*_ENGINE, "tests/test_otadata.py"),
     "records": _ENGINE,
     "flash": _ENGINE,
     "image": _ENGINE,

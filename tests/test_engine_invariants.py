@@ -10,6 +10,7 @@ from helpers import images, release
 from helpers.desk import CLASS, VENDOR, Desk, Port, ResetError, Up, fetch, firmware
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from sekisho_boot import engine, ledger, otadata, reasons, records, suit
+from sekisho_boot.flash import is_blank
 from sekisho_boot.ledger import Ledger
 from sekisho_boot.reasons import Refused
 from sekisho_sim import bootloader
@@ -451,6 +452,18 @@ def test_another_update_cannot_take_over_a_download_without_ending_it_first(desk
     assert refusal(up.begin) == "BUSY"
 
 
+def test_begin_makes_otadata_say_one_thing_before_anything_is_written(desk):
+    up = desk.power_on()
+    otadata.select(desk.part("otadata"), 0, otadata.VALID)  # as after a probe or a trial: two entries
+    assert None not in entries(desk)
+    desk.flash.log.clear()
+    fetch(up.engine, UPDATE.envelope, UPDATE.payloads, until=4096)
+    assert desk.ops()[0].kind == "erase"
+    assert desk.layout["otadata"].offset <= desk.ops()[0].address < desk.layout["otadata"].end
+    assert otadata.selected(desk.part("otadata")) == (0, otadata.VALID)
+    assert is_blank(desk.part("otadata"), entries(desk).index(None))
+
+
 # -- 3: counters -----------------------------------------------------------------------------------
 
 
@@ -582,13 +595,16 @@ def test_a_ledger_of_a_newer_format_is_left_alone(desk):
 # -- 4: fallback, confirm, the way back ------------------------------------------------------------
 
 
-def test_after_a_fallback_the_old_image_cannot_confirm_the_new_one(desk):
-    up = update(desk)
-    assert up.running == 1
-    old = engine.Engine(Port(desk, 0))  # the bootloader fell back, and the application calls confirm at once
+@pytest.mark.parametrize("selects", [0, 1])
+def test_after_a_fallback_the_old_image_cannot_confirm_the_new_one(desk, selects):
+    """The engine was kept from its work (no memory, say), and the application calls confirm at once."""
+    assert update(desk).running == 1
+    otadata.normalise(desk.part("otadata"), selects)
+    old = engine.Engine(Port(desk, 0))
     desk.flash.log.clear()
     assert reasons.name(old.confirm()) == "NOT_SELECTED"
     assert desk.ops() == []
+    assert desk.power_on().engine.status()["counters"] == (1, 0)
 
 
 def test_after_the_esp_idf_call_blessed_the_wrong_slot_nothing_is_confirmed(desk):
@@ -612,7 +628,7 @@ def test_after_a_bootloader_fallback_the_device_updates_into_the_broken_slot(des
     confirmed(desk)
     damage(desk, "ota_1")
     up = desk.power_on()
-    assert (up.running, degraded(up)) == (0, "FALLBACK")
+    assert (up.running, degraded(up), up.boots) == (0, "FALLBACK", 1)  # a broken image is not tried again
     assert up.engine.status()["counters"] == (2, 0)
     assert refusal(up.engine.accept, FACTORY.envelope) == "SEQUENCE"
     up = update(desk, make(3, {FW: NEWER}))
@@ -664,6 +680,9 @@ def test_a_trial_that_lost_its_image_returns_with_the_reason(desk):
     damage(desk, "ota_1")
     up = desk.power_on()
     assert (up.running, last(up)) == (0, "TARGET_LOST")
+    entry = [found for found in entries(desk) if found]
+    assert entry == [(entry[0][0], otadata.VALID)]  # otadata says one thing
+    assert is_blank(desk.part("otadata"), entries(desk).index(None))
 
 
 def test_without_a_selected_and_valid_slot_nothing_is_accepted(desk):
@@ -722,6 +741,25 @@ def test_a_staged_update_is_judged_under_the_newest_key_set(desk, changes, name)
     desk.clock = ISSUED + 2
     up = desk.power_on()
     assert (up.running, last(up)) == (0, name)
+
+
+def test_a_document_gets_its_header_last_and_is_not_written_twice(desk):
+    part = desk.part("sekisho")
+    desk.flash.log.clear()
+    records.save(part, 12, 2, records.KIND_KEYSET, 7, b"payload" * 900)
+    start = part.offset + 12 * SECTOR
+    assert [(op.kind, op.address - start, op.length) for op in desk.ops()] == [
+        ("erase", 0, SECTOR),
+        ("erase", SECTOR, SECTOR),
+        ("program", 16, 6300),
+        ("program", 0, 16),
+    ]
+    desk.flash.log.clear()
+    records.save(part, 12, 2, records.KIND_KEYSET, 7, b"payload" * 900)
+    assert desk.ops() == []
+    assert records.load(part, 12, 2, records.KIND_KEYSET) == b"payload" * 900
+    assert records.load(part, 12, 2, records.KIND_SLOT) is None
+    assert records.load(part, 12, 1, records.KIND_KEYSET) is None
 
 
 @pytest.mark.requirement("UPC05")

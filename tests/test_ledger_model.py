@@ -43,7 +43,7 @@ class WornPart(MemPart):
         for bank, place in self.worn:
             at = bank * SECTOR + place * RECORD
             if off <= at < off + len(buf):
-                self.flash.buffer[at] |= 1  # the version byte of a record reads back wrong
+                self.flash.buffer[at] |= 2  # the version byte of a record reads back wrong
 
 
 def fresh() -> dict[str, Any]:
@@ -447,6 +447,28 @@ def test_loading_twice_gives_the_same_when_the_newest_record_reads_well_only_onc
     assert Ledger(part).state.counters == [2, 0]
     part.flash.buffer[first.address + 8] ^= 2  # and now it does not read well any more
     assert Ledger(part).state.counters == [2, 0]
+
+
+def test_a_record_whose_place_is_worn_in_both_banks_is_written_to_the_next_one():
+    part = WornPart()
+    ledger = Ledger(part)
+    ledger.format()
+    place = max(ledger._room)
+    part.worn = {(bank, at) for bank in (0, 1) for at in (place, place + 1)}
+    ledger.append(led.COUNTERS, 1, 0, 42, 7)
+    ledger.append(led.PROBE, 2)
+    again = Ledger(part).state
+    assert (again.counters, again.chosen, again.probe) == ([42, 7], 1, 2)
+
+
+def test_a_bank_without_a_good_place_left_is_refused_by_name():
+    part = WornPart()
+    ledger = Ledger(part)
+    ledger.format()
+    part.worn = {(0, at) for at in range(64)}
+    with pytest.raises(Refused) as caught:
+        ledger.append(led.COUNTERS, 1, 0, 42, 7)
+    assert caught.value.code == reasons.FLASH
 
 
 # -- records of today must be read for ever --------------------------------------------------------

@@ -94,6 +94,7 @@ FIRMWARE = {
     "new": firmware("new", 14_000),
     "big": firmware("big", 74_000),
     "crash": firmware("crash"),
+    "crash-again": firmware("crash again"),
     "unhealthy": firmware("unhealthy"),
     "sleep": firmware("sleep"),
     "newer": firmware("newer"),
@@ -103,7 +104,17 @@ FIRMWARE = {
 EVIL = firmware("evil", 14_000)
 """Firmware that the bootloader takes and nobody approved, as long as ``new``."""
 APPLICATION = {"a": b"app three" * 700, "b": b"app four!" * 600}
-SEQUENCE = {"old": 1, "new": 2, "big": 2, "crash": 2, "unhealthy": 2, "sleep": 2, "newer": 3, "next": 9}
+SEQUENCE = {
+    "old": 1,
+    "new": 2,
+    "big": 2,
+    "crash": 2,
+    "crash-again": 4,
+    "unhealthy": 2,
+    "sleep": 2,
+    "newer": 3,
+    "next": 9,
+}
 KEYS = make_keyset(operators=1, release=1)
 _NEW_RELEASE = signer("release", 7)
 
@@ -576,7 +587,7 @@ class Runner:
             self.judge.at_rest(after, None)
             self.judge.power_up(up, state, after)
             image = self.judge.slot(state, str(up.running))
-            if up.said.get("decision", {}).get("trial") and image in ("crash",):
+            if up.said.get("decision", {}).get("trial") and str(image).startswith("crash"):
                 trials += 1
                 self._limit(trials)
             if "done" in up.said and not done:
@@ -600,7 +611,8 @@ class Runner:
 
     def _power_up(self, cause: bootloader.Cause, job: dict[str, Any], state: State, cut: int | None = None) -> PowerUp:
         names = {label: self.judge.slot(state, label) for label in ("ota_0", "ota_1")}
-        job["behaviours"] = [names[label] if names[label] in _BEHAVIOURS else "good" for label in ("ota_0", "ota_1")]
+        behaviours = [str(names[label]).split("-")[0] for label in ("ota_0", "ota_1")]
+        job["behaviours"] = [behaviour if behaviour in _BEHAVIOURS else "good" for behaviour in behaviours]
         return self.device.power_up(cause, job, cut)
 
     def recover(self, start: State) -> list[Op]:
@@ -815,6 +827,16 @@ def scenarios() -> list[Scenario]:
             (1, 0),
             cuts=(1, 2, 3, 4, 5, 6),
             last=(reasons.ATTEMPTS,),
+        ),
+        Scenario(
+            "automatic-rollback-to-1",
+            updated,
+            [("update", "crash-again", [reasons.ATTEMPTS])],
+            "new",
+            (2, 0),
+            cuts=(1, 2, 3, 4, 5, 6),
+            last=(reasons.ATTEMPTS,),
+            keep="ota_1",
         ),
         Scenario(
             "unhealthy",

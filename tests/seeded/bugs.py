@@ -484,7 +484,7 @@ BUGS = [
         "    write(part, 1 - index if index >= 0 else 0, seq, state)\n",
         "    write(part, index if index >= 0 else 0, seq, state)\n",
         "slot selected in the active entry",
-        "swap",
+        "automatic-rollback-to-1",
     ),
     (
         OTADATA,
