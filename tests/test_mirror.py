@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from uuid import UUID
 import pytest
 from helpers import images, keys, releases
 from helpers.cli import Runner
-from sekisho_tools import mirror, publish
+from sekisho_tools import mirror, packing, publish, release
 from sekisho_tools.errors import ToolError
 from sekisho_tools.identity import Identity
 from sekisho_tools.serve import StaticServer
@@ -94,6 +95,22 @@ def test_the_copy_is_the_original_and_follows_it(upstream: Upstream, local: Path
 
 
 @pytest.mark.requirement("UPC05")
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_packed_payloads_are_copied_as_devices_fetch_them(upstream: Upstream, local: Path, encrypted: bool) -> None:
+    upstream.put({"k.cose": FIRST.document})
+    groups = (packing.GroupKey("line-a", bytes(16)),) if encrypted else ()
+    parts = (release.Component("fw", images.app() + bytes(9000)),)
+    request = release.Request("example.com", "lamp", "2", 2, parts, compress=True, groups=groups)
+    made = release.create(request, SIGNER, FIRST.document)
+    plain = () if encrypted else (parts[0].data,)
+    payloads = {str(number): data for number, data in enumerate((*made.packed.values(), *plain))}
+    upstream.put({"2.suit": made.envelope, **payloads})
+    assert look(upstream, local).sequence == 2
+    assert {name: data for name, data in tree(local).items() if name.startswith("payload")} == {
+        release.payload_path(hashlib.sha256(data).digest()): data for data in payloads.values()
+    }
+
+
 def test_revocations_arrive_while_releases_wait_for_approval(upstream: Upstream, local: Path) -> None:
     upstream.put({"1.cose": FIRST.document, "2.cose": FIRST.next().document})
     upstream.release(1)

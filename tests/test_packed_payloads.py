@@ -98,6 +98,13 @@ def test_packed_bytes_that_are_not_the_signed_ones_are_refused(on_device: Run, t
     assert set(told.values()) == {"True"}
 
 
+def test_hostile_streams_end_in_a_refusal(on_device: Run, tmp_path: Path) -> None:
+    """Signed by mistake, so that only unpacking can notice: no exception but a refusal, and never a wrong image."""
+    image = b"".join(hashlib.sha256(bytes([n % 256, n % 13])).digest()[: 5 + n % 20] * 2 for n in range(4000))
+    said = on_device(lay_out(tmp_path, made(image, compress=True), image), "noise")
+    assert set(eval(said.splitlines()[-1][6:])) <= {"IMAGE_DIGEST", "IMAGE_SIZE", "LIMIT"}
+
+
 def test_a_genuine_firmware_unpacks_within_its_memory(tmp_path: Path) -> None:
     """Figures of a 64-bit interpreter; buffers are as large on a chip, the few objects half as large."""
     table = layout.load("4MiB")

@@ -69,6 +69,21 @@ def main(folder, case):
         print("doubled", unpack(form, packed + packed, len(image), 0, 4096))
         print("smaller", unpack(form, packed, len(image) - 1, 0, 4096))
         print("larger", unpack(form, packed, len(image) + 1, 0, 4096))
+    elif case == "noise":
+        seen = {}
+        block = sha256(packed).digest()
+        for number in range(60):
+            bad = bytearray(packed[:6000])
+            at = 2
+            for _ in range(1 + number % 5):
+                block = sha256(block).digest()
+                at = (at + block[0] * 20 + block[1]) % 5900 + 2
+                bad[at : at + 1 + block[2] % 32] = block[: 1 + block[2] % 32]
+            form.size = len(bad)
+            form.digest = sha256(bad).digest()
+            result = unpack(form, bad, len(image), 0, 1 + block[3] * 16)
+            seen[result if isinstance(result, str) else "taken"] = True
+        print("noise", sorted(seen))
     elif case == "memory":
         out = [0]
 

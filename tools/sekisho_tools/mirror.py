@@ -141,10 +141,9 @@ def _take_release(base: str, root: Path, class_id: UUID, newest: bytes, done: Mi
         if plan.sequence < before:
             raise ToolError("SEQUENCE", f"The server offers release {plan.sequence}; the copy has {before} already.")
     files = {}
-    for target in plan.targets:
-        digest = bytes(target.digest)
+    for digest, size in release.files_of(suit.decode(envelope), plan):
         if not _have(root, digest):
-            files[digest.hex()] = _payload(base, digest, target.size)
+            files[digest.hex()] = _payload(base, digest, size)
     if old != envelope or files:
         _put(root, class_id, {**files, publish.LATEST: envelope}, done)
 

@@ -375,6 +375,14 @@ def packed_forms(envelope: suit.Envelope) -> list[tuple[str, suit.Packed]]:
     return found
 
 
+def files_of(envelope: suit.Envelope, plan: Any) -> list[tuple[bytes, int]]:
+    """(SHA-256, size) of every payload that devices may fetch: packed forms, and images that are not encrypted."""
+    forms = packed_forms(envelope)
+    secret = {name for name, form in forms if form.encryption}
+    images = [t for t in plan.targets if device_suit.NAMES[t.component] not in secret]
+    return [*((form.digest, form.size) for _, form in forms), *((bytes(t.digest), int(t.size)) for t in images)]
+
+
 def _collect(
     commands: suit.Commands,
     names: list[str],
