@@ -10,6 +10,8 @@ from sekisho import efuse
 from sekisho_boot import reasons
 from sekisho_boot.reasons import Refused
 from sekisho_sim.efuse import Efuse
+from sekisho_tools import config
+from sekisho_tools.errors import ToolError
 
 
 class Registers:
@@ -100,3 +102,14 @@ def test_what_other_code_left_in_the_write_registers_is_not_burnt():
     registers[0x3FF5A0D8] = 0xFFFF
     efuse.burn(registers, 1)
     assert [word for block in registers.fuses.fuses for word in block if word] == [1]
+
+
+def test_a_product_opts_in_when_its_image_is_built():
+    keys = make_keyset()
+    made = [config.make("example.com", ["lamp"], keys.document, "esp32", efuse_floor=opted) for opted in (False, True)]
+    for opted, device_config in zip((False, True), made, strict=True):
+        module: dict[str, object] = {}
+        exec(config.render(device_config), module)
+        assert module["EFUSE_FLOOR"] is opted
+    with pytest.raises(ToolError, match="esp32 only"):
+        config.render(config.make("example.com", ["lamp"], keys.document, "esp32c3", efuse_floor=True))

@@ -124,6 +124,7 @@ class Agent:
                     await self._payload(target, offsets[target.component])
                 gc.collect()
                 await self._ready(plan)
+                gc.collect()  # the engine now reads the whole image back
                 self.engine.stage()
                 self.say("sekisho: release %d staged" % plan.sequence)
                 return True

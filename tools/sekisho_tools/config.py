@@ -39,6 +39,7 @@ class DeviceConfig:
     floor_app: int = 0
     trial_seconds: int = TRIAL_SECONDS
     product: str = ""
+    efuse_floor: bool = False
 
 
 def first_keyset(document: bytes) -> tuple[int, int]:
@@ -84,6 +85,8 @@ def render(config: DeviceConfig) -> str:
         raise ToolError("IMAGE_CHIP", f"There is no chip {config.chip!r}; known: {', '.join(CHIPS)}.")
     if not MIN_TRIAL <= config.trial_seconds <= MAX_TRIAL:
         raise ToolError("CONFIG", f"A trial lasts {MIN_TRIAL} to {MAX_TRIAL} seconds, not {config.trial_seconds}.")
+    if config.efuse_floor and config.chip != "esp32":
+        raise ToolError("CONFIG", f"The eFuse floor is there for esp32 only, not for {config.chip}.")
     if min(config.build_time, config.floor_fw, config.floor_app) < 0:
         raise ToolError("CONFIG", "Times and sequence numbers cannot be negative.")
     first_keyset(config.keyset)
@@ -100,6 +103,7 @@ def render(config: DeviceConfig) -> str:
         f"FLOOR_FW = {config.floor_fw}\n"
         f"FLOOR_APP = {config.floor_app}\n"
         f"TRIAL_SECONDS = {config.trial_seconds}\n"
+        f"EFUSE_FLOOR = {config.efuse_floor}  # whether confirmed images raise the hardware floor, for good\n"
         f"KEYSET = {_bytes(config.keyset)}\n"
         "# Multiples of the first release keys: their signatures verify in less than half the time (docs/crypto.md).\n"
         f"TABLES = {{\n{tables}}}\n"
@@ -117,6 +121,7 @@ def make(
     floor_app: int = 0,
     trial_seconds: int = TRIAL_SECONDS,
     product: str = "",
+    efuse_floor: bool = False,
 ) -> DeviceConfig:
     """A configuration from what a user types; *build_time* None takes the time the key set was issued.
 
@@ -133,4 +138,5 @@ def make(
         floor_app=floor_app,
         trial_seconds=trial_seconds,
         product=product,
+        efuse_floor=efuse_floor,
     )

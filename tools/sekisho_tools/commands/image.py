@@ -66,6 +66,9 @@ def build(
     trial_seconds: Annotated[
         int, typer.Option(metavar="S", help="Time in which a new image must be confirmed.")
     ] = config.TRIAL_SECONDS,
+    efuse_floor: Annotated[
+        bool, typer.Option("--efuse-floor", help="Let confirmed images burn the floor of docs/efuses.md. ESP32.")
+    ] = False,
     payload_only: Annotated[
         bool, typer.Option("--payload-only", help="Take firmware that our device code cannot run on, as bytes only.")
     ] = False,
@@ -84,7 +87,9 @@ def build(
     if chip is not None and chip != image.chip:
         raise ToolError("IMAGE_CHIP", f"{firmware} is for {image.chip}, not for {chip}.")
     document = read_file(keyset, "key set", 1 << 16)
-    device = config.make(vendor, classes, document, image.chip, trial_seconds=trial_seconds, product=product)
+    device = config.make(
+        vendor, classes, document, image.chip, trial_seconds=trial_seconds, product=product, efuse_floor=efuse_floor
+    )
     built = flashimage.build(
         flashimage.Inputs(
             app=image,
