@@ -257,7 +257,6 @@ def test_a_device_takes_the_first_form_that_it_can_read(monkeypatch: pytest.Monk
     assert not payload.choose(forms, []).compressed
 
 
-@pytest.mark.requirement("STS08")
 def test_whoever_has_no_key_of_the_group_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     deflate.install(monkeypatch)
     what = made(groups=(GROUP,))
