@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from .. import cli, efuse_plan, factory, flasher, flashimage, imagefile, issued, issuing, keys
+from .. import cli, efuse_plan, factory, first_contact, flasher, flashimage, imagefile, issued, issuing, keys
 from .. import register as registering
+from .. import report as reports
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 from .issue import passphrase
@@ -209,3 +210,40 @@ def efuse_plan_(
         return
     write_atomic(out, text)
     typer.echo(f"Wrote {out}: {len(steps)} steps, none of which can be undone. Read it before you run it.")
+
+
+def _hex(text: str | None, what: str) -> bytes | None:
+    try:
+        return None if text is None else bytes.fromhex(text)
+    except ValueError as error:
+        raise ToolError("USAGE", f"A {what} is given in hex digits.") from error
+
+
+@app.command(epilog="Example: sekisho factory attest devices/ID first.report --nonce 0011223344556677")
+def attest(
+    folder: Annotated[Path, typer.Argument(metavar="DEVICE", help="Folder of the device, with its record.json.")],
+    file: Annotated[Path, typer.Argument(metavar="REPORT", help="The first report that it made, for your nonce.")],
+    nonce: Annotated[str, typer.Option(metavar="HEX", help="The fresh nonce that it was asked with.")],
+    release: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A release that it may have updated to; may be repeated.")
+    ] = None,
+    device_key: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Public key of a device that made its key itself; noted for good.")
+    ] = None,
+) -> None:
+    """First contact: is this the device that left the factory? Exit code 1 where anything is wrong."""
+    record = issued.read_record(folder)
+    verdict, known = first_contact.attest(
+        read_file(file, "report", reports.MAX_REPORT),
+        record,
+        _hex(nonce, "nonce") or b"",
+        [read_file(path, "release", 1 << 20) for path in release or ()],
+        _hex(device_key, "public key"),
+    )
+    for one in verdict.findings:
+        typer.echo(f"{'WRONG' if one.bad else 'note'}: {one.text}")
+    if not verdict.good:
+        raise typer.Exit(1)
+    if known != record:
+        write_atomic((folder / issued.RECORD) if folder.is_dir() else folder, known.to_json())
+    typer.echo(f"{record.id} is the device that left the factory, on the chip {record.physical}.")
