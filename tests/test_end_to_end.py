@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers import images
 from helpers.site import Product, consoles, firmware, run
+from littlefs import LittleFS
 from sekisho_boot.ledger import Ledger
 from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.flash import Flash, MemPart
@@ -109,7 +110,8 @@ def test_an_image_that_cannot_reach_the_server_is_rolled_back(product: Product) 
 
 def settings(world: World) -> bytes:
     part = LAYOUT["data"]
-    fs = flashimage._littlefs(part.size, world.flash_path.read_bytes()[part.offset : part.offset + part.size])
+    fs = LittleFS(block_size=4096, block_count=part.size // 4096, lookahead_size=32, mount=False)  # of any version
+    fs.context.buffer = bytearray(world.flash_path.read_bytes()[part.offset : part.offset + part.size])
     fs.mount()
     with fs.open("/sekisho.json", "rb") as file:
         return bytes(file.read())

@@ -16,6 +16,7 @@ update that is staged. Whoever wants to do that otherwise uses the functions bel
 
 __version__ = "0.1.0"
 
+STOCK_ROOM = 150_000  # bytes of heap that must be free for everything but the updates in stock mode
 MAX_DRAIN = 30  # s that the application gets to finish its work before a restart
 
 _port = None
@@ -209,6 +210,7 @@ async def main(app=None) -> None:
 
         _agent = _make_agent(sekisho_config.CLASSES[0])
         _report()
+        _begin_duties()
     except Exception as error:
         _print_exception(error)
         print("sekisho: no engine; the application goes on alone, without updates")
@@ -232,7 +234,7 @@ async def main(app=None) -> None:
 def _make_agent(class_id: bytes):
     from . import settings
 
-    options = settings.load()
+    options = settings.load(on_trial())
     if options["protocol"] == "ddi":
         from . import ddi as transport
     else:
@@ -240,6 +242,27 @@ def _make_agent(class_id: bytes):
     made = transport.Agent(engine(), options, class_id)
     made.tell, made.ask = _tell, _asked
     return made
+
+
+def _begin_duties() -> None:
+    """Orders, event log, reports. Where they break down or find no memory, the device still updates.
+
+    In stock mode their code would lie on the heap: there they take a chip with more of it (PSRAM).
+    """
+    import gc
+    import sys
+
+    try:
+        gc.collect()
+        if "sekisho_pack" in sys.modules and gc.mem_free() < STOCK_ROOM:
+            print("sekisho: no room for orders and event log beside the code on the heap")
+            return
+        from .duties import Duties
+
+        Duties(engine(), _decision).start(_agent)
+    except Exception as error:
+        _print_exception(error)
+        print("sekisho: no orders, no event log")
 
 
 def _raise_floor() -> None:

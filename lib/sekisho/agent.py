@@ -74,6 +74,7 @@ class Agent:
         self.ca = options["ca"]
         self.home = "/%s-%s-%s-%s-%s/" % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
         self.say = say
+        self.duties = None  # `duties.Duties`: orders, policy, event log
         self.result = NOTHING
         self.detail = ""
         self.failures = 0
@@ -373,9 +374,22 @@ class Agent:
     # -- for as long as the device runs ----------------------------------------------------------
     async def look(self) -> int:
         """One poll with everything that can go wrong caught; returns the seconds to the next one, 0 for a restart."""
+        pause = await self._look()
+        if self.duties:
+            try:
+                if await self.duties.looked(self, self.result, self.detail):
+                    return 0
+            except Exception as error:  # what is only reported must not keep the device from updates
+                gc.collect()
+                self.say("sekisho: not written down: %r" % error)
+        return pause
+
+    async def _look(self) -> int:
         try:
             await self.online()
             self._wind()
+            if self.duties and await self.duties.visit(self):
+                return 0  # an order that takes effect with a restart
             await self.poll()
         except Refused as refused:
             return self._note(refused)

@@ -1,0 +1,203 @@
+"""The device's own security functions put together for one start: settings, orders, policy, event log, reports.
+
+The agent calls in at two places (`visit`, `looked`), asks for decisions, and knows nothing of what happens here.
+"""
+
+import gc
+import json
+from binascii import hexlify
+
+from sekisho_boot.ledger import READY
+from sekisho_boot.reasons import NETWORK, NOTHING, ORDER_REPLAY, Refused, kind, name
+
+from . import eventlog, http, interfaces, record, settings, store
+from .orders import MAX_ORDER, Orders
+from .report import Reporter
+from .values import Settings
+
+MARKS = "/data/marks"  # what has been written into the event log, so that it is not written again
+REPORT = "/data/report.cose"
+
+
+class Duties:
+    """engine, decision: of this start."""
+
+    def __init__(self, engine, decision, say=print) -> None:
+        self.engine = engine
+        self.say = say
+        self.restart = False
+        self.record = record.Record(engine.port.part)
+        self.settings = Settings(self._changed)
+        self.log = eventlog.Log(engine.port.device, self._clock)
+        self.orders = Orders(engine, self.record, self.settings, self._ordered)
+        self.reporter = Reporter(engine, self.record, self.settings, self.log, self.orders, decision)
+        self._tag = ""  # of the order that has been dealt with
+        self._marks = _marks()
+        self._written = dict(self._marks)
+
+    def start(self, agent=None) -> None:
+        """Once after the start: finishes what was interrupted, closes interfaces, writes down what happened."""
+        self.orders.resume()
+        product = getattr(self.engine.port.config, "INTERFACES", ())
+        may = interfaces.wanted(self.reporter.production(), product, self.settings.get("interfaces"))
+        self.reporter.open = interfaces.apply(may)
+        self._write_down()
+        if agent:
+            tell = agent.tell
+
+            def heard(event: str, release: int, reason: str = "") -> None:
+                if event == "available":
+                    self._once("available", release, eventlog.AVAILABLE, 0, release)
+                tell(event, release, reason)
+
+            agent.tell, agent.decide, agent.duties = heard, self.record.decision, self
+
+    def _write_down(self) -> None:
+        """What has changed about the device since it was last written down."""
+        status = self.engine.status()
+        code, manifest, sequence = status["last"]
+        if sequence:
+            event = eventlog.FAILED if code else eventlog.INSTALLED
+            self._once("last", _hex(manifest) + str(code), event, code, sequence, manifest)
+        self._once("keyset", status["keyset"], eventlog.KEYSET, 0, status["keyset"])
+        degraded = status["degraded"]
+        if degraded or "degraded" in self._marks:
+            self._once("degraded", degraded, eventlog.DEGRADED if degraded else eventlog.RECOVERED, degraded)
+        if status["phase"] == READY:
+            self._once(
+                "staged", _hex(status["manifest"]), eventlog.STAGED, 0, self.engine.state.sequence, status["manifest"]
+            )
+        self._save_marks()
+
+    # -- called by the agent ------------------------------------------------------------------------------
+
+    async def visit(self, agent) -> bool:
+        """At the server: takes an order that waits there. True when a restart is due."""
+        url = http.join(agent.server, "/orders/%s.cose" % uuid(self.engine.port.device))
+        gc.collect()
+        try:
+            document, self._tag = await http.fetch(url, MAX_ORDER, self._tag, agent.ca)
+        except http.Failed as failed:
+            if failed.code == NETWORK:
+                raise
+            return False  # no order there, or nothing that could be one: no reason to hold updates back
+        if document is None:
+            return False
+        return self.obey(document, agent)
+
+    def obey(self, document, agent=None) -> bool:
+        """An order, whatever way it came. True when a restart is due."""
+        try:
+            code = self.orders.obey(document)
+            self.say("sekisho: order %s" % ("could not be done: " + name(code) if code else "obeyed"))
+        except Refused as refused:
+            if refused.code != ORDER_REPLAY:
+                self.say("sekisho: order refused: %s" % name(refused.code))
+                self._tag = ""  # a newer key set may know the key
+            return False
+        if agent:
+            self.reload(agent)
+        return self.orders.restart or self.restart
+
+    def reload(self, agent) -> None:
+        """Lets the agent go on with the settings as they are now, after a restart where it takes one."""
+        options = settings.load()
+        if any(options[one] != agent.options[one] for one in ("server", "protocol", "controller", "tenant")):
+            self.restart = True
+        changed = options["wifi"] != agent.networks
+        agent.options = options
+        agent.networks, agent.every, agent.ca = options["wifi"], options["poll"], options["ca"]
+        agent._tags.clear()  # what was held back may be wanted now
+        if changed and agent.networks:
+            import network
+
+            network.WLAN(network.STA_IF).disconnect()  # else the old network would seem to prove the new settings
+
+    async def looked(self, agent, code: int, detail: str = "") -> bool:
+        """After each look at the server, with its result (0: staged). True when a restart is due."""
+        self._settle(agent, code, detail)
+        self._write_down()
+        if code and code != NOTHING and kind(code) == "permanent":
+            self.log.append(eventlog.REFUSED, code)
+        await self._report()
+        try:
+            from . import syslog
+
+            await syslog.forward(self.log, self.settings, uuid(self.engine.port.device), agent.ca)
+        except (Refused, OSError):
+            pass  # the entries are kept and go with the next look
+        return self.restart
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _settle(self, agent, code: int, detail: str) -> None:
+        """Keeps pending settings that worked, takes them back where they did not."""
+        if not self.settings.pending:
+            return
+        try:
+            if code == NETWORK:
+                if self.settings.failed():
+                    self.say("sekisho: the new network or server does not work; the old settings are back")
+                    self.log.append(eventlog.SETTINGS_BACK)
+                    self.reload(agent)
+            elif "HTTP 404" not in detail and "HTTP 410" not in detail:  # any web server would say so
+                self.settings.proved()
+        except Refused as refused:
+            self.say("sekisho: settings not kept: %s" % name(refused.code))
+
+    async def _report(self) -> None:
+        """The report that an order asked for, left where whoever transports it finds it."""
+        nonce = self.record.get(record.WANTED)
+        if nonce is None:
+            return
+        try:
+            from .devicekey import DeviceKey
+
+            key = DeviceKey()
+            document = await self.reporter.make(key, nonce)
+            with open(REPORT, "wb") as file:
+                file.write(document)
+            self.record.update({record.WANTED: None})
+        except (Refused, OSError) as error:
+            self.say("sekisho: no report (%r)" % error)
+
+    def _clock(self) -> tuple:
+        now = self.engine.now()
+        return now, 1 if self.engine.port.now() >= now else 0
+
+    def _changed(self, names) -> None:
+        self.log.append(eventlog.SETTINGS, 0, len(names), self.settings.digest())
+
+    def _ordered(self, code: int, action: int, order: bytes) -> None:
+        self.log.append(eventlog.ORDER if action else eventlog.ORDER_REFUSED, code, action, order)
+
+    def _once(self, mark: str, value, event: int, reason: int = 0, number: int = 0, detail=b"") -> None:
+        if self._marks.get(mark) != value:
+            self._marks[mark] = value
+            self.log.append(event, reason, number, detail)
+
+    def _save_marks(self) -> None:
+        if self._marks != self._written:
+            try:
+                store.save(MARKS, json.dumps(self._marks).encode())
+                self._written = dict(self._marks)
+            except Refused:
+                pass
+
+
+def _marks() -> dict:
+    try:
+        found = json.loads(store.load(MARKS) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _hex(data) -> str:
+    return str(hexlify(data), "utf-8")
+
+
+def uuid(data) -> str:
+    """The 16 bytes of a UUID in its usual form."""
+    digits = _hex(data)
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
