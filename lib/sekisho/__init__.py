@@ -103,6 +103,21 @@ def on_ask(hook) -> None:
     _ask.append(hook)
 
 
+def obey(order: bytes) -> bool:
+    """An operator order that came by SD card, serial line or any other way: judged like one from the server.
+
+    Returns True where it takes effect with a restart, which `restart` makes.
+    """
+    if _agent is None or _agent.duties is None:
+        raise OSError("no orders on this device")
+    return _agent.duties.obey(order, _agent)  # type: ignore[unreachable]
+
+
+async def restart() -> None:
+    """Restarts after the drain hooks."""
+    await _restart()
+
+
 def status() -> dict:
     """What runs, what the engine knows, and how the last look at the server ended; plain values."""
     import sys
