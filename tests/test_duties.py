@@ -97,6 +97,7 @@ def test_updates_wait_for_what_the_operator_decides(product: Product) -> None:
     console = consoles(run(world, "told installed 2"))
     assert "release 2 staged" in console
     assert "order obeyed" in console
+    list(power_cycle(world, limits=Limits(6), max_boots=1))
     found = log(world)
     for event in ("ORDER", "SETTINGS", "AVAILABLE", "STAGED", "INSTALLED"):
         assert event in found, found

@@ -270,7 +270,6 @@ def _begin_duties() -> None:
     try:
         gc.collect()
         if "sekisho_pack" in sys.modules and gc.mem_free() < STOCK_ROOM:
-            print("sekisho: no room for orders and event log beside the code on the heap")
             return
         from .duties import Duties
 

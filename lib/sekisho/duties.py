@@ -73,6 +73,8 @@ class Duties:
 
     async def visit(self, agent) -> bool:
         """At the server: takes an order that waits there. True when a restart is due."""
+        if not agent.server:
+            return False
         url = http.join(agent.server, "/orders/%s.cose" % uuid(self.engine.port.device))
         gc.collect()
         try:

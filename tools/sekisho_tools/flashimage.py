@@ -43,6 +43,10 @@ STOCK_SOURCES = ("boot.py", "main.py")
 """What MicroPython itself starts; it wants sources there, so they stay short and import the rest."""
 PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
 """All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
+ROOMY = ("devicekey", "duties", "eventlog", "hardware", "interfaces", "orders", "report", "syslog")
+"""Modules of lib/ that stock mode takes along only where `vfs` has `ROOMY_VFS` bytes: their code would also want more
+heap than a chip without PSRAM has (`sekisho.STOCK_ROOM`)."""
+ROOMY_VFS = 256 << 10
 DISK_VERSION = 0x00020000
 """littlefs 2.0, which every MicroPython that we support mounts."""
 SETTINGS = "sekisho.json"
@@ -94,11 +98,16 @@ def check_mpy(code: bytes, name: str) -> None:
         raise ToolError("MPY", f"{name} assumes small integers of {code[3]} bits; the chip has {SMALL_INT_BITS}.")
 
 
-def device_modules(source: str) -> dict[str, bytes]:
-    """Engine, library and configuration, compiled: path -> `.mpy`. *source* is the text of `sekisho_config`."""
+def device_modules(source: str, lean: bool = False) -> dict[str, bytes]:
+    """Engine, library and configuration, compiled: path -> `.mpy`. *source* is the text of `sekisho_config`.
+
+    *lean* leaves out `ROOMY`.
+    """
     modules: dict[str, bytes] = {}
     for root in (BOOT / "sekisho_boot", LIB / "sekisho"):
         for path in sorted(root.rglob("*.py")):
+            if lean and path.stem in ROOMY and root.name == "sekisho":
+                continue
             modules[f"{root.name}/{path.relative_to(root).with_suffix('.mpy').as_posix()}"] = compile_device(path)
     with tempfile.TemporaryDirectory() as directory:
         module = Path(directory) / "sekisho_config.py"
@@ -113,9 +122,10 @@ def make_pack(files: Mapping[str, bytes]) -> bytes:
     return f"{index}\n".encode() + b"".join(files.values())
 
 
-def device_files(source: str) -> dict[str, bytes]:
-    """Everything stock mode puts on `vfs`: path -> content. *source* is the text of `sekisho_config`."""
-    files = {PACK: make_pack(device_modules(source)), PACK_READER: compile_device(FIRMWARE / "sekisho_pack.py")}
+def device_files(source: str, size: int) -> dict[str, bytes]:
+    """Everything stock mode puts on a `vfs` of *size* bytes: path -> content. *source* is that of `sekisho_config`."""
+    lean = size < ROOMY_VFS
+    files = {PACK: make_pack(device_modules(source, lean)), PACK_READER: compile_device(FIRMWARE / "sekisho_pack.py")}
     for name in STOCK_SOURCES:
         files[name] = (FIRMWARE / name).read_bytes()
     return files
@@ -385,7 +395,7 @@ def build(inputs: Inputs) -> Built:
     provision_sekisho_partition(part, envelope, plan)
     words = f"ledger, slot record (fw sequence {plan.sequence})" if plan else "ledger (counter 0)"
     content["sekisho"] = (part.flash.read(0, part.size), words)
-    files = {**(device_files(source) if inputs.mode == STOCK else {}), **inputs.files}
+    files = {**(device_files(source, table["vfs"].size) if inputs.mode == STOCK else {}), **inputs.files}
     content["vfs"] = (make_littlefs(table["vfs"].size, files, "vfs"), _count(files))
     data = {} if inputs.settings is None else {SETTINGS: inputs.settings}
     content["data"] = (make_littlefs(table["data"].size, data, "data"), _count(data))
