@@ -349,6 +349,10 @@ def bootloader_for(data: bytes, flash_size: int) -> bytes:
         raise ToolError("LAYOUT", f"The layout is for a flash of 0x{flash_size:x} bytes, which no bootloader can name.")
     out = bytearray(data)
     if out[3] >> 4 != code:
+        if imagefile.signed_length(out, imagefile.read_structure(out).length) > imagefile.read_structure(out).length:
+            raise ToolError(
+                "BOOTLOADER", "The bootloader is signed for another flash size; build and sign it for the one you have."
+            )
         out[3] = code << 4 | out[3] & 0x0F
         structure = imagefile.read_structure(out)
         if structure.hash_appended:

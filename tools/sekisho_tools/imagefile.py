@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import zlib
 from dataclasses import dataclass, field
 
 from . import layout
@@ -26,6 +27,8 @@ MAX_SEGMENT = 16 << 20
 MMU_PAGE = 0x10000
 CHECKSUM_SEED = 0xEF
 HASH_SIZE = 32
+SIGNATURE_SECTOR = 4096
+"""Bytes of a secure boot v2 signature, and what the image before it is padded to."""
 DESCRIPTOR_AT = 0x20
 DESCRIPTOR_MAGIC = 0xABCD5432
 DESCRIPTOR = struct.Struct("<II8s32s32s16s16s32s32s")
@@ -141,9 +144,10 @@ class Structure:
 class AppImage:
     """An app image that passed every check the bootloader makes.
 
-    *data* is the image itself, without what follows it in the file; *digest* its SHA-256, which is what a release
-    signs. *appended_hash* is the SHA-256 inside. *micropython* is the version string found in it (``v1.26.1``) or
-    None. *kind* says what the file was: ``app`` or ``whole-flash``; then *bootloader* holds the bootloader image.
+    *data* is the image itself with its secure boot signature, if it has one, and without what else follows it in the
+    file; *digest* the SHA-256 of that, which is what a release signs. *appended_hash* is the SHA-256 inside.
+    *micropython* is the version string found in it (``v1.26.1``) or None. *kind* says what the file was: ``app`` or
+    ``whole-flash``; then *bootloader* holds the bootloader image.
     """
 
     data: bytes = field(repr=False)
@@ -383,6 +387,20 @@ def _table_at(data: bytes) -> tuple[int, layout.Layout] | None:
     return None
 
 
+def signed_length(data: bytes | bytearray | memoryview, length: int) -> int:
+    """Where the secure boot v2 signature of an image of *length* bytes ends; *length* itself where it has none.
+
+    The signature is a sector of its own behind the padded image (ESP-IDF, secure-boot-v2.rst): magic E7, version 2
+    (RSA) or 3 (ECDSA), a CRC at 1196. It belongs to the image: without it a chip with secure boot does not start it.
+    """
+    start = -(-length // SIGNATURE_SECTOR) * SIGNATURE_SECTOR
+    block = bytes(data[start : start + 1200])
+    if len(data) < start + SIGNATURE_SECTOR or block[0] != 0xE7 or block[1] not in (2, 3):
+        return length
+    right = zlib.crc32(block[:1196]) == int.from_bytes(block[1196:], "little")
+    return start + SIGNATURE_SECTOR if right else length
+
+
 def find_bootloader(data: bytes, base: int = 0) -> tuple[Chip, bytes] | None:
     """The chip and the bootloader image in the bytes of a flash that starts at *base*, or None without a usable one.
 
@@ -399,7 +417,7 @@ def find_bootloader(data: bytes, base: int = 0) -> tuple[Chip, bytes] | None:
             continue
         chip = BY_ID.get(image.chip_id)
         if chip and chip.bootloader_offset == offset and image.length <= len(room):
-            return chip, bytes(room[: image.length])
+            return chip, bytes(room[: signed_length(room, image.length)])
     return None
 
 
@@ -433,9 +451,10 @@ def parse_bootloader(data: bytes) -> tuple[Chip, bytes]:
         raise _bad("The bootloader is cut short.")
     if checksum(data, image.segments) != data[image.checksum_at]:
         raise _bad("The checksum of the bootloader is wrong.")
-    if image.length > layout.TABLE_OFFSET - chip.bootloader_offset:
+    end = signed_length(data, image.length)
+    if end > layout.TABLE_OFFSET - chip.bootloader_offset:
         raise _bad("The bootloader is too large to lie before the partition table at 0x8000.", "IMAGE_SIZE")
-    return chip, data[: image.length]
+    return chip, data[:end]
 
 
 def _chip(chip_id: int) -> Chip:
@@ -485,7 +504,7 @@ def _parse_app(data: bytes, kind: str, bootloader: bytes | None) -> AppImage:
     structure = verify(data, chip, revision=max(300, HEADER.unpack_from(data)[9]))
     if not structure.hash_appended:
         raise _bad("The image carries no appended SHA-256; build it with one (elf2image appends it).", "IMAGE_HASH")
-    image = bytes(data[: structure.length])
+    image = bytes(data[: signed_length(data, structure.length)])
     fields = DESCRIPTOR.unpack_from(image, DESCRIPTOR_AT)
     return AppImage(
         data=image,
@@ -498,7 +517,7 @@ def _parse_app(data: bytes, kind: str, bootloader: bytes | None) -> AppImage:
         built=f"{_text(fields[6])} {_text(fields[5])}".strip(),
         elf_sha256=fields[8],
         checksum=image[structure.checksum_at],
-        appended_hash=image[-HASH_SIZE:],
+        appended_hash=image[structure.length - HASH_SIZE : structure.length],
         micropython=micropython_version(image),
         kind=kind,
         bootloader=bootloader,
