@@ -208,6 +208,13 @@ def test_a_token_for_any_device_cannot_take_over_a_known_one(site):
     assert ask(device.home, headers=sign_in(key, device.home)[1]).status == 200
 
 
+@pytest.mark.parametrize("text", ["00" * 32, "01" + "00" * 31, "ec" + "ff" * 30 + "7f", "00" * 31 + "80"])
+def test_keys_that_belong_to_nobody_are_refused(site, text):
+    token = site.api.call("POST", "/sekisho/enrolments", {})["token"]
+    url = f"{site.url}/DEFAULT/controller/v1/weak/enrol"
+    assert ask(url, "POST", {"token": token, "publicKey": text}).status == 400
+
+
 def test_modes_of_authentication_can_be_switched_off(site):
     device = site.device()
     site.api.call("PUT", "/system/configs/authentication.targettoken.enabled", {"value": False})

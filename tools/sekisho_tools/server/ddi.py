@@ -26,7 +26,8 @@ from .tables import action, artifact, dist_set, module, set_module
 
 HUGE = 2**53
 """Numbers in bodies stay below this, so that every JSON reader has them exactly."""
-PIECE = 64 * 1024
+PIECE = 32 * 1024
+"""Bytes read from an artifact at a time."""
 
 router = APIRouter(tags=["devices"])
 
@@ -92,7 +93,11 @@ class Enrolment(BaseModel):
     publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
-def device(request: Request) -> Entry:
+Tenant = Annotated[str, Path(description="Always DEFAULT.")]
+Controller = Annotated[str, Path(min_length=1, max_length=256)]
+
+
+def device(request: Request, tenant: Tenant, controller: Controller) -> Entry:
     """The device that makes the request."""
     entry: Entry = request.scope["sekisho.device"]
     return entry
@@ -475,7 +480,7 @@ def _fetched(tx: Tx, target_id: int, module_id: int, filename: str) -> None:
 
 
 @router.post(f"{ROOT}/enrol", summary="Enrol with a one-time token", status_code=201)
-async def enrol(store: Data, controller: str, body: Enrolment) -> Response:
+async def enrol(store: Data, tenant: Tenant, controller: Controller, body: Enrolment) -> Response:
     """Gives the device its token, or records the key with which it signs its requests from now on."""
     key = bytes.fromhex(body.publicKey) if body.publicKey else None
     if key is not None and not reports.usable(key):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from .. import report
+from .. import device_code, report
 from ..errors import ToolError
+
+assert device_code
+from sekisho_boot import ed25519  # noqa: E402
 
 VERIFIED, UNVERIFIED, INVALID = "verified", "unverified", "invalid"
 MAX_SHOWN = 500
@@ -16,12 +16,8 @@ _HOSTILE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 
 
 def usable(public_key: bytes) -> bool:
-    """Whether these 32 bytes are an Ed25519 public key."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key)
-    except (ValueError, UnsupportedAlgorithm):
-        return False
-    return True
+    """Whether these 32 bytes are an Ed25519 public key, by the device's own rules (docs/decisions/0003)."""
+    return ed25519.decompress(public_key) is not None
 
 
 def verdict(body: bytes, public_key: bytes | None) -> str:

@@ -29,6 +29,8 @@ HEADER_SECONDS = 20
 """How long a client may take for the head of a request."""
 MAX_HEADER = 16 * 1024
 MAX_CONNECTIONS = 4000
+WRITE_BUFFER = 16 * 1024
+"""Bytes that may wait for a slow client before its answer is held back; a thousand of them download at once."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -40,6 +42,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self._timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
