@@ -35,6 +35,8 @@ MAX_DEVICE_BODY = 64 * 1024
 MAX_API_BODY = 1 << 20
 MAX_UPLOAD_BODY = (64 << 20) + 64 * 1024
 MAX_PATH = 2048
+WRITES_AT_ONCE = 128
+"""Reports of devices that are worked on at a time; a thousand at once wait for their turn rather than for memory."""
 BODY_SECONDS = 60
 """How long the body of an ordinary request may take to arrive."""
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:\d{1,5})?")
@@ -66,6 +68,7 @@ class Front:
         self.writes = Buckets(limits.address_writes, limits.address_writes * limits.burst)
         self.device = Buckets(limits.device, limits.device * limits.burst)
         self.failures = Buckets(limits.failures, limits.failures * 100)
+        self.gate = asyncio.Semaphore(WRITES_AT_ONCE)
         self.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,7 +211,11 @@ class _Request:
             return
         scope["sekisho.device"] = entry
         scope["sekisho.base"] = base
-        await self.pass_on(body)
+        if method in ("GET", "HEAD"):
+            await self.pass_on(body)
+        else:
+            async with front.gate:
+                await self.pass_on(body)
 
     # -- operators -------------------------------------------------------------------------------
     async def from_operator(self) -> None:

@@ -25,10 +25,10 @@ MIN_PASSWORD = 12
 MAX_PASSWORD = 128
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _COMMON = ("password", "passwort", "12345678", "qwerty", "administrator", "letmein", "sekisho", "hawkbit", "abcdefgh")
-_hasher = PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)
+_hasher = PasswordHasher(time_cost=3, memory_cost=19 * 1024, parallelism=1)
 _NOBODY = _hasher.hash(secrets.token_hex(16))
-_one_at_a_time = threading.Semaphore(2)
-"""Argon2 needs 32 MiB a time; more than two at once would let logins eat the memory."""
+_one_at_a_time = threading.Semaphore(1)
+"""Argon2 needs 19 MiB a time; many at once would let logins eat the memory."""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import ToolError
@@ -98,28 +93,34 @@ def _connect(path: Path, writer: bool) -> Engine:
     return engine
 
 
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
+def _revision(engine: Engine) -> str | None:
+    """The migration that the database has had last."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
 
 
 def migrate(engine: Engine) -> None:
     """Bring the tables up to date. Raises ToolError DATABASE for a file of a newer Sekisho, or one that is damaged."""
-    config = _alembic()
+    known = sorted(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
     try:
-        with engine.connect() as connection:
-            now = MigrationContext.configure(connection).get_current_revision()
-            head = ScriptDirectory.from_config(config).get_current_head()
-            connection.rollback()
-        if now != head:
-            with engine.begin() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-    except CommandError as error:
-        raise ToolError(
-            "DATABASE", "The data directory was written by a newer Sekisho; use that version, or restore a backup."
-        ) from error
+        now = _revision(engine)
+        if now == known[-1]:
+            return
+        if now is not None and now not in known:
+            raise ToolError(
+                "DATABASE", "The data directory was written by a newer Sekisho; use that version, or restore a backup."
+            )
+        # Only now: the server of an up-to-date database does without Alembic in its memory.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
     except (DBAPIError, sqlite3.Error) as error:
         words = str(getattr(error, "orig", None) or error)
         raise ToolError("DATABASE", f"The database cannot be opened ({words}); restore a backup.") from error
