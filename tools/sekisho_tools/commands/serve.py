@@ -38,8 +38,8 @@ def serve(
     if data is not None:
         from ..server import operators, run  # here, because a web framework is slow to import for every other command
 
-        run.log_lines()
         embedded = run.EmbeddedServer(data, host, port, tls_cert, tls_key)
+        run.log_lines()
         typer.echo(f"Update server for {data} at {embedded.url}/ (Ctrl-C stops)")
         if not embedded.store.look(operators.everybody):
             typer.echo(f"Nobody can log in yet; make the first account with: sekisho admin create NAME --data {data}")
