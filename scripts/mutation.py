@@ -36,7 +36,7 @@ _PURE = tuple(f"tests/pure/test_{name}.py" for name in ("cbor", "cose", "keyset"
 TESTS = {
     "otadata": (*_ENGINE, "tests/test_otadata.py"),
     "records": _ENGINE,
-    "flash": _ENGINE,
+    "flash": ("tests/test_otadata.py", *_ENGINE),
     "image": _ENGINE,
     "engine": _ENGINE,
     "ledger": (*_ENGINE, "tests/test_ledger_model.py"),
@@ -45,7 +45,7 @@ TESTS = {
     "keyset": (*_PURE, "tests/test_keyset_tuf.py"),
     "suit": (*_PURE, *_ENGINE),
 }
-SAMPLE = 40
+SAMPLE = 24
 """Mutants of a module that are tried by default, chosen by chance with a fixed seed."""
 LIMIT = 60.0
 """Seconds until a mutant counts as noticed because it hangs."""

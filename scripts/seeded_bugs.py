@@ -31,6 +31,7 @@ from sekisho_tools.files import write_atomic  # noqa: E402
 _ENGINE_TESTS = ("tests/test_engine.py", "tests/test_engine_invariants.py")
 _DOCUMENT_TESTS = ("tests/pure/test_suit.py", "tests/pure/test_cose.py", "tests/pure/test_keyset.py")
 TESTS = {
+    "flash": ("tests/test_otadata.py", "tests/test_ledger_model.py", *_ENGINE_TESTS),
     "otadata": (*_ENGINE_TESTS, "tests/test_otadata.py"),
     "ledger": (*_ENGINE_TESTS, "tests/test_ledger_model.py"),
     "suit": (*_DOCUMENT_TESTS, *_ENGINE_TESTS),

@@ -76,6 +76,8 @@ LOG_ROOM = 1 << 20
 VENDOR, CLASS, DEVICE = bytes(range(16, 32)), bytes(range(16)), bytes(15) + b"\x07"
 TRIAL_SECONDS = 300
 MAX_POWER_UPS = 60
+MAX_RUNS = 8
+"""Starts inside one attempt that the design allows, where the bootloader does not end it."""
 FW, APP = 0, 1
 
 
@@ -436,6 +438,15 @@ class Judge:
             self._counters[key] = provable(state.data)
         return self._counters[key]
 
+    def odd(self, state: State) -> bool:
+        """Whether a torn erase left an otadata entry that counts, with a state that the bootloader does not know.
+
+        It then starts that slot as if it had been confirmed, again and again; only the engine's own count of runs ends
+        such a trial.
+        """
+        entries = bootloader.read_entries(Flash(bytearray(state.data)), TABLE["otadata"])
+        return any(entry.valid and entry.state not in bootloader.STATES for entry in entries)
+
     def at_rest(self, state: State, before: State | None, within: bool = False) -> None:
         """Rules for flash without power. *before*: the state that an operation began from, *within*: it was torn."""
         found = {label: self.slot(state, label) for label in ("ota_0", "ota_1")}
@@ -558,13 +569,14 @@ class Runner:
         self.judge = Judge(scenario)
         self.good: dict[int, int] = {}
         self.remember = remember
-        self.marked = False
+        self.most = scenario.trials
 
     def chain(self, start: State) -> Iterator[Step]:
         """Power-ups from *start* until the device rests or a state comes that is known to end well."""
         self.device.load(start)
         cause: bootloader.Cause = "power-on"
         state, seen, trials, done = start, [], 0, False
+        self.most = self.scenario.trials + (MAX_RUNS if self.judge.odd(start) else 0)
         for _ in range(MAX_POWER_UPS):
             if self.remember and cause != "deep-sleep":
                 if state.key in self.good:
@@ -606,7 +618,7 @@ class Runner:
                 self.good.setdefault(key, trials - before)
 
     def _limit(self, trials: int) -> None:
-        if trials > self.scenario.trials:
+        if trials > self.most:
             raise Broken(f"the failing image was tried {trials} times")
 
     def _power_up(self, cause: bootloader.Cause, job: dict[str, Any], state: State, cut: int | None = None) -> PowerUp:
@@ -980,7 +992,7 @@ class Effort:
     sample: int
 
 
-QUICK = Effort("make powercut", (0, 1), (0,), 4)
+QUICK = Effort("make powercut", (0, 1), (0,), 16)
 FULL = Effort("make powercut-full", (0, 1, 2), (0,), 1)
 SMOKE = Effort("smoke", (0,), (), 0)
 
@@ -1245,7 +1257,8 @@ RULES = """* The bootloader finds a slot to start in every state, and whatever i
 * Firmware that runs outside a trial, and not degraded, is not below the counter.
 * The application that is mounted is approved and belongs to the firmware that runs.
 * The watchdog is armed in a trial and only there, for the whole trial.
-* An image that never confirms is tried three times at most, whatever is cut.
+* An image that never confirms is tried three times at most, whatever is cut; eight times more where a torn erase left
+  an otadata state that the bootloader does not know.
 * The device is never degraded without a reason that the scenario gives, never stuck, and rests after at most 60
   power-ups: with its goal reached or the update ended for the reason that is due, and with one more update done.
 * In the end otadata selects the running slot as VALID, the key set is the newest, and what must be refused (the factory
@@ -1289,6 +1302,8 @@ of a program, {len(ERASE_SHAPES)} of an erase), each with {len(effort.seeds)} se
   the process that the devices are forked from; the devices then remember the verdict. Nothing else is remembered.
 * A state from which a device of the same scenario has already been followed to a good end is not followed again.
 * Slots are 128 KiB, images 9 to 74 KiB, so that there is time for all states. The engine is the shipped one.
+* The bootloader's own weakness: a torn erase of an otadata entry can leave sequence and CRC as they were and another
+  state, which ESP-IDF takes for confirmed. An image that then hangs before its first engine run is started for ever.
 * The shapes of torn operations are a model. What real flash does when the voltage sinks is for a real board to show.
 """
     write_atomic(directory / "powercut.md", text.encode())
