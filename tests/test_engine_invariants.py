@@ -362,6 +362,24 @@ def test_waking_from_deep_sleep_in_a_trial_again_and_again_ends_it(desk):
     assert (up.running, last(up)) == (0, "ATTEMPTS")
 
 
+@pytest.mark.requirement("UPE14")
+def test_while_a_trial_is_repeated_otadata_keeps_the_way_back(desk):
+    """A further attempt that is made from inside the trial slot would overwrite the entry of the old image."""
+    confirmed(desk)
+    up = update(desk, make(3, {FW: NEWER}))
+    assert (up.running, up.decision.trial) == (0, True)
+    while rerun(desk, 0):
+        pass
+    for _ in range(3):
+        result = bootloader.power_on(desk.flash, None, "power-on", desk.profile)  # attempts that hang at once
+        selects = [(entry[0] - 1) % 2 for entry in entries(desk) if entry and entry[1] == otadata.VALID]
+        assert selects == [1]
+        if result.running == "ota_1":
+            rerun(desk, 1)
+    up = desk.power_on()
+    assert (up.running, degraded(up)) in ((0, ""), (1, ""))
+
+
 def test_waking_from_deep_sleep_in_the_trial_of_an_application_is_counted_too(desk):
     confirmed(desk, BOTH)
     up = update(desk, APP_ONLY)

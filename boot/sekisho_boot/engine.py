@@ -331,7 +331,10 @@ class Engine:
         state, port = self.state, self.port
         code = reasons.ATTEMPTS if state.attempts >= MAX_ATTEMPTS else self._unfit(state.slots & 15)
         if code == 0:
-            self._attempt(state.attempts + 1)
+            if port.running == state.chosen:
+                self._attempt(state.attempts + 1)
+            else:  # the next attempt is made from there, through the other entry: this one would take its place
+                otadata.normalise(port.otadata, state.chosen)
             port.reset()
         self.ledger.append(log.FAILED, 0, code, state.sequence, 0, state.manifest)
         otadata.normalise(port.otadata, state.chosen)
