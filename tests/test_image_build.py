@@ -242,16 +242,21 @@ def test_device_code_compiles_for_the_chip() -> None:
 
 def test_all_device_code_is_in_one_pack_that_leaves_room_on_vfs() -> None:
     source = config.render(device())
-    files = flashimage.device_files(source)
+    size = layout.load("4MiB")["vfs"].size
+    files = flashimage.device_files(source, size)
     pack = files[flashimage.PACK]
     index, _, contents = pack.partition(b"\n\n")
     rows = [line.split(" ") for line in index.decode().splitlines()]
-    modules = flashimage.device_modules(source)
+    modules = flashimage.device_modules(source, lean=True)
     assert [name for _, name in rows] == list(modules)
     assert contents == b"".join(modules.values())
     assert sum(int(size) for size, _ in rows) == len(contents)
     assert {"boot.py", "main.py", flashimage.PACK, flashimage.PACK_READER} == set(files)
-    flashimage.make_littlefs(layout.load("4MiB")["vfs"].size, {**files, "application.py": bytes(16_000)}, "vfs")
+    flashimage.make_littlefs(size, {**files, "application.py": bytes(16_000)}, "vfs")
+    roomy = flashimage.device_files(source, layout.load("8MiB")["vfs"].size)[flashimage.PACK]
+    for name in flashimage.ROOMY:
+        assert f"sekisho/{name}.mpy" not in modules
+        assert f"sekisho/{name}.mpy".encode() in roomy
 
 
 def test_stock_image_starts_engine_and_agent_from_vfs(tmp_path: Path) -> None:

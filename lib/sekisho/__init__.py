@@ -247,13 +247,17 @@ async def main(app=None) -> None:
 
 
 def _make_agent(class_id: bytes):
+    import gc
+
     from . import settings
 
+    gc.collect()
     options = settings.load(on_trial())
     if options["protocol"] == "ddi":
         from . import ddi as transport
     else:
         from . import agent as transport  # type: ignore[no-redef]
+    gc.collect()
     made = transport.Agent(engine(), options, class_id)
     made.tell, made.ask = _tell, _asked
     return made

@@ -29,13 +29,24 @@ def _blank(part) -> bool:
 
 
 def _obey_wipe(stock: bool) -> None:
-    from . import record, started_port
+    from . import started_port
 
     port = started_port()
-    if port and record.Record(port.part).get(record.LIFE):
-        from . import wipe
-
-        wipe.at_start(port, stock)
+    if not port:
+        return
+    head = bytearray(4)
+    for sector in (12, 13):  # record.SECTORS; a device that never got an order need not load the code for it
+        port.part.read(sector << 12, head)
+        if head != b"\xff\xff\xff\xff":
+            try:
+                from . import record, wipe
+            except ImportError:
+                if not stock:
+                    raise
+                return  # a small stock image has neither orders nor this
+            if record.Record(port.part).get(record.LIFE):
+                wipe.at_start(port, stock)
+            return
 
 
 def mount(app=None, stock: bool = False) -> list:

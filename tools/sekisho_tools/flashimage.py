@@ -43,7 +43,10 @@ STOCK_SOURCES = ("boot.py", "main.py")
 """What MicroPython itself starts; it wants sources there, so they stay short and import the rest."""
 PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
 """All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
-ROOMY = ("devicekey", "duties", "eventlog", "hardware", "interfaces", "orders", "report", "syslog")
+ROOMY = (
+    *("devicekey", "duties", "eventlog", "hardware", "interfaces", "orders", "report", "syslog"),
+    *("cbor", "record", "seal", "signing", "wipe"),
+)
 """Modules of lib/ that stock mode takes along only where `vfs` has `ROOMY_VFS` bytes: their code would also want more
 heap than a chip without PSRAM has (`sekisho.STOCK_ROOM`)."""
 ROOMY_VFS = 256 << 10
