@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from helpers.fleet import TABLE
+from helpers.fleet import TABLE, Device
 from helpers.pages import REPO
 from sekisho_tools import flashimage, issued
 from sekisho_tools.serve import StaticServer
@@ -17,13 +16,11 @@ from drills.test_drills import put_release
 FLOWS = REPO / "docs" / "flows"
 
 
-def give_settings(path: Path, **changes: object) -> None:
-    """The `data` file system with changed settings, as the console at the device would leave it."""
+def give_settings(company: Company, device: Device, **changes: object) -> None:
+    """A `data` file system with changed settings."""
+    values = {**json.loads(company.file("settings.json")), **changes}
+    path, row = device.world.flash_path, TABLE["data"]
     flash = bytearray(path.read_bytes())
-    row = TABLE["data"]
-    files = flashimage.read_littlefs(bytes(flash[row.offset : row.end])) or {}
-    values = json.loads(files[f"/{flashimage.SETTINGS}"])
-    values.update(changes)
     kept = {flashimage.SETTINGS: json.dumps(values).encode()}
     flash[row.offset : row.end] = flashimage.make_littlefs(row.size, kept, "data")
     path.write_bytes(flash)
@@ -32,14 +29,14 @@ def give_settings(path: Path, **changes: object) -> None:
 @pytest.mark.requirement("UPE04", "UPE06")
 def test_consumer(company: Company) -> None:
     device = company.fleet.new()
-    give_settings(device.world.flash_path, update_start="user")
+    give_settings(company, device, update_start="user")
 
     def device_asks_its_user() -> None:
         printed = device.until("sekisho: APPROVAL")
         assert "fetched" not in printed, "nothing is fetched before the user has decided"
 
     def user_says_yes() -> None:
-        give_settings(device.world.flash_path, update_start="automatic")
+        give_settings(company, device, update_start="automatic")
         device.until("sekisho: confirmed")
 
     company.stage.play(
