@@ -339,3 +339,10 @@ def test_a_simulated_device_makes_a_report_that_the_desk_believes(tmp_path: Path
     assert verdict.good, verdict.findings
     assert verdict.report.ours[report.HARDWARE] == {1: False, 2: False, 3: False, 4: False}
     assert verdict.report.ours[report.VERSIONS][1].startswith("1.26")
+
+
+@pytest.mark.parametrize("value", [10**12, -1, "sixteen letters!", None, (1, 2), bytes(15)])
+def test_numbers_and_text_where_bytes_belong_are_refused_before_any_memory_is_asked_for(value: object) -> None:
+    with pytest.raises(ToolError) as caught:
+        desk_report._uuid(value)
+    assert caught.value.code == "REPORT"

@@ -51,6 +51,21 @@ def word(reason: str) -> str:
     return _WORDS.get(reason) or _KINDS.get(kind, "Degraded: {}.").format(what or reason)
 
 
+def _octets(value: object) -> bytes:
+    """A byte string that a device wrote; ToolError REPORT for anything else, as a number would be that many bytes."""
+    if not isinstance(value, bytes):
+        raise ToolError("REPORT", "The report has something else where bytes belong.")
+    return value
+
+
+def _uuid(value: object) -> UUID:
+    """A UUID that a device wrote; ToolError REPORT unless it is 16 bytes."""
+    octets = _octets(value)
+    if len(octets) != 16:
+        raise ToolError("REPORT", "The report has an identifier that is no UUID.")
+    return UUID(bytes=octets)
+
+
 @dataclass(frozen=True)
 class Report:
     """A report whose form is right. *claims* are those of RFC 8392 and 9711, *ours* the private claim."""
@@ -72,12 +87,12 @@ class Report:
 
     def running(self) -> dict[str, tuple[int, bytes, bytes]]:
         """Component -> (sequence number, manifest digest, SHA-256 of the image as measured)."""
-        return {suit.NAMES[s[0]]: (s[3], bytes(s[4]), bytes(s[7])) for s in self.ours[device.SLOTS] if s[2]}
+        return {suit.NAMES[s[0]]: (s[3], _octets(s[4]), _octets(s[7])) for s in self.ours[device.SLOTS] if s[2]}
 
     def head(self) -> str:
         """The head of the event log as `sekisho events verify --head` takes it."""
         number, digest = self.ours[device.LOG]
-        return f"{number}:{bytes(digest).hex()}"
+        return f"{number}:{_octets(digest).hex()}"
 
 
 _SHAPE: dict[int, type | tuple[type, ...]] = {
@@ -198,7 +213,7 @@ def verify(
         verdict.add("No nonce was asked for, so this report may be an old one.", bad=False)
     for digest, _, code, _ in report.results:
         if code:
-            verdict.add(f"Order {bytes(digest).hex()} could not be done: {reasons.name(code)}.", bad=False)
+            verdict.add(f"Order {_octets(digest).hex()} could not be done: {reasons.name(code)}.", bad=False)
     code, _, sequence = report.ours[device.LAST]
     if code:
         verdict.add(f"The last update, release {sequence}, failed: {reasons.name(code)}.", bad=False)
@@ -208,15 +223,15 @@ def verify(
 def _hold_against_record(verdict: Verdict, known: issued.IssuingRecord) -> None:
     report = verdict.report
     identity = report.ours.get(device.ID)
-    if identity is not None and UUID(bytes=bytes(identity)) != UUID(known.id):
-        verdict.add(f"It says it is {UUID(bytes=bytes(identity))}, but the record is for {known.id}.")
+    if identity is not None and _uuid(identity) != UUID(known.id):
+        verdict.add(f"It says it is {_uuid(identity)}, but the record is for {known.id}.")
     if known.suit_device is not None and UUID(known.suit_device) != report.device:
         verdict.add("It runs on another chip than the one that was issued: the identity was moved or copied.")
-    classes = [UUID(bytes=bytes(one)) for one in report.ours.get(device.CLASSES, ())]
+    classes = [_uuid(one) for one in report.ours.get(device.CLASSES, ())]
     if UUID(known.product_class) not in classes:
         verdict.add("Its product class is not the one that was issued.")
     trust = report.ours[device.KEYSET]
-    if trust and trust[0] == known.keyset_version and bytes(trust[1]).hex() != known.keyset:
+    if trust and trust[0] == known.keyset_version and _octets(trust[1]).hex() != known.keyset:
         verdict.add("Its key set has the version that was issued, but other content.")
     if trust and trust[0] < known.keyset_version:
         verdict.add("Its key set is older than the one that was issued.")
@@ -298,7 +313,7 @@ def describe(report: Report) -> dict[str, str]:
     }
     for component, slot, runs, sequence, manifest, size, _, measured in ours[device.SLOTS]:
         runs = "runs" if runs else "idle"
-        digests = f"manifest {bytes(manifest).hex()[:16]}, image {bytes(measured).hex()[:16]}"
+        digests = f"manifest {_octets(manifest).hex()[:16]}, image {_octets(measured).hex()[:16]}"
         shown[f"{suit.NAMES[component]} slot {slot}"] = f"{runs}, release {sequence}, {size} bytes, {digests}"
     trust = ours[device.KEYSET]
     shown["key set"] = f"version {trust[0]}, expires {_time(trust[3])}" if trust else "lost"
@@ -311,11 +326,11 @@ def describe(report: Report) -> dict[str, str]:
     shown["order nonce"] = str(ours.get(device.ORDER_NONCE, ""))
     for digest, action, code, when in report.results:
         outcome = "obeyed" if code == 0 else reasons.name(code)
-        shown[f"order {bytes(digest).hex()}"] = f"action {action}, {outcome}, {_time(when)}"
+        shown[f"order {_octets(digest).hex()}"] = f"action {action}, {outcome}, {_time(when)}"
     return shown
 
 
 def last_statement(values: dict[int, Any]) -> bytes | None:
     """The statement that a device signed before a wipe destroyed its key, out of its device record."""
     found = values.get(record.STATEMENT)
-    return bytes(found) if found is not None else None
+    return _octets(found) if found is not None else None
