@@ -210,6 +210,7 @@ class Ledger:
         self.state = State()
         self.foreign = False  # a record of an unknown format version: read-only
         self.lost = False  # no bank is complete
+        self._poorer = 1  # then: the bank with fewer valid records
         self._next = 1
         self._room = [_SLOTS, _SLOTS]  # first free record of each bank; _SLOTS: the bank must be rewritten
         self._load()
@@ -255,6 +256,7 @@ class Ledger:
         base = 0 if marks[0] >= marks[1] else 1
         self.lost = marks[base] == (0, 0)
         if self.lost:
+            self._poorer = 0 if len(banks[0]) < len(banks[1]) else 1
             return
         known, other = {}, banks[1 - base]
         if other and other[0][0] != marks[base][0]:
@@ -329,7 +331,7 @@ class Ledger:
         """Starts a new ledger from the present state; only for a ledger that is lost."""
         if self.foreign:
             raise Refused(LEDGER_VERSION)
-        self._compact()
+        self._compact(self._poorer)  # so that counters which only the other bank still proves outlast a cut
         self.lost = False
 
     def append(
