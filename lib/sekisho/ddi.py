@@ -195,11 +195,11 @@ class Agent(agent.Agent):
         if self.engine.status()["phase"] == READY:
             return True
         try:
-            return await self._look()
+            return await self._dialogue()
         finally:
             self._line.close()
 
-    async def _look(self) -> bool:
+    async def _dialogue(self) -> bool:
         self._outcome()
         await self._deliver()
         for _ in range(2):  # once more after a cancel or a confirmation
