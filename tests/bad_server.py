@@ -58,7 +58,10 @@ class BadServer:
             method, path = lines[0].decode().split(" ")[:2]
             headers = {k.strip().lower(): v.strip() for k, v in (x.decode().split(":", 1) for x in lines[1:] if x)}
             while len(body) < int(headers.get("content-length", 0)):
-                body += sock.recv(4096)
+                more = sock.recv(4096)
+                if not more:
+                    return
+                body += more
             headers |= {":method": method, ":body": body.decode()}
             self.requests.append((path, headers))
             self.count[path] += 1

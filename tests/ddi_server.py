@@ -52,8 +52,9 @@ class DdiServer(BadServer):
         self.head(sock, 200, "Content-Length: 0")
 
     def sin_log(self, sock: socket.socket, headers: dict[str, str], path: str) -> None:
-        self.answer(sock, "; ".join(self.log).encode())
+        heard = "; ".join(self.log)
         self.log.clear()
+        self.answer(sock, heard.encode())
 
     # -- pieces ----------------------------------------------------------------------------------
     def answer(self, sock: socket.socket, body: bytes, how: str = "") -> None:
