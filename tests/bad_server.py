@@ -30,11 +30,15 @@ class BadServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> BadServer:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # a close alone does not wake `accept`
+        self.thread.join(10)
         self.listener.close()
 
     def _accept(self) -> None:
