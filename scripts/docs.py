@@ -1,4 +1,5 @@
-"""Writes the pages that are generated from the code: docs/commands.md, docs/reasons.md and docs/settings.md.
+"""Writes the pages that are generated: docs/commands.md, docs/reasons.md and docs/settings.md from the code,
+docs/threat-model.md from docs/threats.toml.
 
 ``--check`` writes nothing and fails when a page is not what the code says.
 """
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +39,24 @@ answer may change. *Unproven*: the image may be good, but its trial could not sh
 
 | code | name | class | meaning |
 |---|---|---|---|
+"""
+
+
+THREATS_HEAD = """\
+# Threat model
+
+What can go wrong with the updates of a device, what stops it, which tests show that, and what is left. The threats are
+those that table 2 of the CCDS guideline names, paraphrased, in its order (`docs/threats.toml` is the source of this
+page, `make docs` writes it, and a threat without a test fails `make test`).
+
+Attackers, from the weakest to the strongest: somebody on the network; somebody who runs or has broken into the update
+server; somebody with one leaked release key; somebody with the board on the bench; somebody whose code already runs on
+the device. The first three must not get anything installed that the root keys do not stand for. Against the fourth
+there are the chip's eFuses ([efuses.md](efuses.md)). The fifth has won that device, and must not win another by it.
+
+What is protected, in this order: that no image is chosen which was not verified; that a device always comes back with a
+verified image; that old flaws do not return; that secrets of owner and maker stay theirs; that what a device says of
+itself is true.
 """
 
 
@@ -95,11 +115,28 @@ def settings_page() -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def threats_page() -> str:
+    """docs/threat-model.md."""
+    parts, stage = [THREATS_HEAD], ""
+    for name, entry in tomllib.loads((ROOT / "docs" / "threats.toml").read_text()).items():
+        if entry["stage"] != stage:
+            stage = entry["stage"]
+            parts.append(f"## {stage.capitalize()}\n")
+        tests = "".join(f"  - `{test}`\n" for test in entry["tests"])
+        left = f"* **left**: {entry['left']}\n" if entry["left"] else ""
+        parts.append(
+            f"### {entry['threat']}\n\n* id: {name}\n* **stopped by**: {entry['stopped']}\n"
+            f"{left}* **shown by**:\n{tests}"
+        )
+    return "\n".join(parts)
+
+
 SETTINGS_MARK = "|---|---|---|---|---|---|---|\n"
 PAGES: dict[str, Callable[[], str]] = {
     "docs/commands.md": commands_page,
     "docs/reasons.md": reasons_page,
     "docs/settings.md": settings_page,
+    "docs/threat-model.md": threats_page,
 }
 
 
