@@ -421,10 +421,32 @@ def test_an_exception_inside_the_engine_is_counted_and_ends_the_update_after_fou
             break
         boots += 1
     assert boots == engine.MAX_FAULTS + 1
-    assert (up.running, last(up)) == (0, "ENGINE_FAULT")
+    assert (up.running, last(up)) == (0, "INTERRUPTED")
+    assert reasons.kind(reasons.INTERRUPTED) == "unproven"  # neither the engine nor the agent bans what broke off
     assert not bootable(desk, "ota_1")
     monkeypatch.undo()
-    assert confirmed(desk).running == 1  # not banned
+    assert confirmed(desk).running == 1
+
+
+@pytest.mark.requirement("UPE14")
+@pytest.mark.parametrize("cuts", [engine.MAX_FAULTS - 1, engine.MAX_FAULTS])
+def test_pulling_the_plug_while_installing_ends_the_update_after_four_times_and_bans_nothing(desk, monkeypatch, cuts):
+    stage(desk)
+
+    def cut(*_):
+        raise ResetError
+
+    monkeypatch.setattr(engine.Engine, "_reveal", cut)
+    for _ in range(cuts):
+        assert desk.boot_once() is None
+    monkeypatch.undo()
+    up = desk.power_on()
+    if cuts < engine.MAX_FAULTS:
+        assert (up.running, up.decision.trial) == (1, True)
+        return
+    assert (up.running, up.decision.trial, last(up)) == (0, False, "INTERRUPTED")
+    assert not bootable(desk, "ota_1")
+    assert confirmed(desk).running == 1  # fetched again, and in
 
 
 @pytest.mark.requirement("UPE14")
@@ -538,8 +560,17 @@ def test_with_both_banks_gone_the_applications_record_proves_its_counter_too(des
     banks_gone(desk)
     up = desk.power_on()
     assert up.engine.status()["counters"] == (3, 4)
+    assert (up.decision.app, degraded(up)) == (None, "TARGET_LOST")  # no proof whose it is
+    assert degraded(desk.power_on()) == "TARGET_LOST"
     assert refusal(up.engine.accept, make(3, {APP: APP_A}, ties={FW: 3}).envelope) == "SEQUENCE"
-    assert confirmed(desk, make(5, {FW: NEW, APP: APP_A})).decision.app[1] == len(APP_A)
+    up = confirmed(desk, make(5, {FW: NEW, APP: APP_A}))
+    assert (up.decision.app[1], degraded(up)) == (len(APP_A), "")
+
+
+def test_a_device_that_never_had_an_application_misses_none_after_losing_its_ledger(desk):
+    confirmed(desk)
+    banks_gone(desk)
+    assert degraded(desk.power_on()) == ""
 
 
 @pytest.mark.requirement("UPE02")
@@ -740,6 +771,30 @@ def test_a_key_set_that_revokes_the_signer_forbids_the_idle_image_it_signed():
     assert not bootable(desk, "ota_0")
     up = desk.power_on()
     assert (up.running, degraded(up)) == (1, "")
+
+
+@pytest.mark.requirement("UPC05")
+@pytest.mark.parametrize("how", ["not begun", "begun", "written", "app", "staged"])
+def test_a_key_set_that_comes_during_a_download_forbids_the_idle_image_all_the_same(desk, how):
+    """The download may be given up afterwards: what it has not overwritten yet must not stay bootable."""
+    up = confirmed(desk)
+    app = make(3, {APP: APP_A}, ties={FW: 2})
+    download = app if how == "app" else make(3, {FW: NEWER})
+    if how == "staged":
+        fetch(up.engine, download.envelope, download.payloads)
+    elif how != "not begun":
+        until = {"begun": 0, "written": 8192, "app": 4096}[how]
+        fetch(up.engine, download.envelope, download.payloads, until=until)
+    assert bootable(desk, "ota_0") == (how in ("not begun", "begun", "app"))
+    up.engine.accept_keyset(desk.keys.next(revoked_manifests=(FACTORY.plan.digest,)).document)
+    assert not bootable(desk, "ota_0")
+    if how == "staged":
+        assert desk.power_on().decision.trial  # what was staged is not harmed
+        return
+    if how != "not begun":
+        desk.power_on().engine.abort(reasons.NETWORK)
+    damage(desk, "ota_1")
+    assert bootloader.power_on(desk.flash).running is None  # and there is nothing to fall back to
 
 
 @pytest.mark.requirement("UPC05")

@@ -31,7 +31,7 @@ APP = suit.APP
 
 MAX_ATTEMPTS = const(3)  # starts of a trial, and tries to bring a lost choice back
 MAX_RUNS = const(8)  # engine runs within one attempt: wakes from deep sleep and soft resets
-MAX_FAULTS = const(4)  # engine runs on one staged update that did not end
+MAX_FAULTS = const(4)  # engine runs on one staged update that did not end: broken down, or cut off
 _PIECE = const(1024)  # bytes hashed at a time: no large piece of heap is needed
 CHUNK = const(65536)  # progress is recorded after so many bytes
 
@@ -199,7 +199,10 @@ class Engine:
                     continue
                 if (component, record.digest) in [(target.component, target.digest) for target in plan.targets]:
                     state.counters[component] = max(state.counters[component], plan.sequence)
-                    proved = proved or component == FW
+                    if component == FW:
+                        proved = True
+                    else:  # which firmware it belonged to is not known any more: it is not mounted
+                        state.degraded = reasons.TARGET_LOST
         state.locked = not proved
         state.chosen = port.running
         self.ledger.format()
@@ -223,7 +226,7 @@ class Engine:
         """A staged update: verify what lies in flash, make it bootable, select it. Always ends in a reset."""
         faults = self.state.faults + 1
         if faults > MAX_FAULTS:
-            self._drop(reasons.ENGINE_FAULT)
+            self._drop(reasons.INTERRUPTED)
         else:
             self.ledger.append(log.ENTER, 0, faults)
             try:
@@ -472,8 +475,8 @@ class Engine:
             if slot == port.running:
                 if code != state.degraded and (code or state.degraded in _FORBIDDEN):
                     self.ledger.append(log.DEGRADED, 0, code)
-            elif code and state.phase == log.IDLE and not is_blank(port.fw[slot], 0):
-                port.fw[slot].erase(0)
+            elif code and not is_blank(port.fw[slot], 0):
+                port.fw[slot].erase(0)  # no harm to a fetched or staged image: its first sector is still held back
 
     def begin(self) -> list:
         """Opens the accepted update for writing; returns per component the offset to go on from (bytes)."""

@@ -48,7 +48,7 @@ KEYSET_KEY_REUSE = const(36)  # A key appears twice, in two roles, or after its 
 ABANDONED = const(37)  # This image was rolled back on order and returns only with a higher sequence.
 PERMIT = const(38)  # The operator order is malformed, or for another device, target or nonce.
 PERMIT_TARGET = const(39)  # The image to roll back to is gone or forbidden.
-ENGINE_FAULT = const(40)  # The engine failed four times on this update and dropped it.
+ENGINE_FAULT = const(40)  # The device's own code broke down again and again over this.
 NO_ROLLBACK = const(41)  # The bootloader has no rollback support, so firmware cannot be updated.
 NOT_STAGED = const(42)  # Nothing, or not this manifest, is staged.
 STAGED_CHANGED = const(43)  # The staged envelope is not the one that was accepted.
@@ -86,6 +86,7 @@ HEALTH = const(193)  # The new image's own health check failed.
 FALLBACK = const(194)  # The bootloader fell back to the other slot.
 TARGET_LOST = const(195)  # The chosen image no longer verifies in its slot.
 DEADLINE = const(196)  # The trial was not confirmed in time.
+INTERRUPTED = const(197)  # Installing was broken off four times, by power cuts or faults of the engine.
 
 
 class Refused(Exception):

@@ -57,7 +57,7 @@ BUGS = [
     ),
     (
         ENGINE,
-        "            elif code and state.phase == log.IDLE and not is_blank(port.fw[slot], 0):\n",
+        "            elif code and not is_blank(port.fw[slot], 0):\n",
         "            elif False:\n",
         "forbidden idle image not scrubbed",
         "key-set-forbids-idle",
