@@ -14,4 +14,6 @@ package("sekisho_boot", base_path="../boot", opt=3)
 package("sekisho", base_path="../lib", opt=3)
 for script in ("_boot.py", "boot.py", "main.py"):
     module(script, base_path=".", opt=3)
+# Libraries of others, which `sekisho image libraries` takes from the pinned packages (the console's microdot, MIT).
+module("microdot.py", base_path=os.environ.get("SEKISHO_LIBRARIES", "../build/libraries"), opt=3)
 module("sekisho_config.py", base_path=os.environ.get("SEKISHO_CONFIG", "$(BOARD_DIR)"))

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sekisho_tools import device_code, layout
+from sekisho_tools import device_code, layout, libraries
 from sekisho_tools.imagefile import CHIPS
 from sekisho_tools.measure import compile_module
 
@@ -113,12 +113,14 @@ def test_a_production_board_has_no_prompt_and_no_file_system_of_its_own(board: P
 def test_the_manifest_freezes_engine_agent_and_scripts_and_every_file_exists(board: Path, monkeypatch, tmp_path: Path):
     (tmp_path / "sekisho_config.py").write_text("")
     monkeypatch.setenv("SEKISHO_CONFIG", str(tmp_path))
+    monkeypatch.setenv("SEKISHO_LIBRARIES", str(tmp_path))
+    libraries.write(tmp_path)
     modules = frozen(board / "manifest.py", board)
     assert modules.pop("include $(MPY_DIR)/extmod/asyncio")
     packages = {
         str(source.relative_to(base)) for base in (device_code.BOOT, device_code.LIB) for source in base.rglob("*.py")
     }
-    assert set(modules) == packages | set(SCRIPTS) | {"sekisho_config.py"}
+    assert set(modules) == packages | set(SCRIPTS) | {"sekisho_config.py", "microdot.py"}
     assert all(path.is_file() for path in modules.values())
 
 

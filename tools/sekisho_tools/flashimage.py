@@ -23,7 +23,7 @@ from littlefs import LittleFS, LittleFSError
 from sekisho_sim.bootloader import VALID, Entry, read_entries
 from sekisho_sim.flash import SECTOR, Flash, MemPart
 
-from . import config, imagefile, layout
+from . import config, imagefile, layout, libraries
 from .config import DeviceConfig
 from .device_code import BOOT, FIRMWARE, LIB
 from .errors import ToolError
@@ -104,7 +104,7 @@ def check_mpy(code: bytes, name: str) -> None:
 def device_modules(source: str, lean: bool = False) -> dict[str, bytes]:
     """Engine, library and configuration, compiled: path -> `.mpy`. *source* is the text of `sekisho_config`.
 
-    *lean* leaves out `ROOMY`.
+    *lean* leaves out `ROOMY` and the libraries of others.
     """
     modules: dict[str, bytes] = {}
     for root in (BOOT / "sekisho_boot", LIB / "sekisho"):
@@ -112,10 +112,14 @@ def device_modules(source: str, lean: bool = False) -> dict[str, bytes]:
             if lean and path.stem in ROOMY and root.name == "sekisho":
                 continue
             modules[f"{root.name}/{path.relative_to(root).with_suffix('.mpy').as_posix()}"] = compile_device(path)
+    sources = {"sekisho_config": source.encode()}
+    if not lean:
+        sources.update({library.name: libraries.source(library) for library in libraries.LIBRARIES})
     with tempfile.TemporaryDirectory() as directory:
-        module = Path(directory) / "sekisho_config.py"
-        module.write_text(source)
-        modules["sekisho_config.mpy"] = compile_device(module)
+        for name, content in sources.items():
+            module = Path(directory) / f"{name}.py"
+            module.write_bytes(content)
+            modules[f"{name}.mpy"] = compile_device(module)
     return modules
 
 

@@ -25,7 +25,7 @@ from cyclonedx.model.contact import OrganizationalEntity
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from . import device_code, imagefile
+from . import device_code, imagefile, libraries
 from .errors import ToolError
 from .files import read_file
 
@@ -99,6 +99,22 @@ def _sekisho(frozen: Sequence[str] | None) -> Component:
     )
 
 
+def _libraries(frozen: Sequence[str] | None) -> list[Component]:
+    """The libraries of others that were bundled with our device code (hashes are of the package's source)."""
+    return [
+        Component(
+            name=one.name,
+            type=ComponentType.LIBRARY,
+            version=one.version,
+            purl=PackageURL("pypi", None, one.name, one.version),
+            hashes=_hash(libraries.source(one)),
+            properties=_properties({"licence": one.licence, "hash-of": "source", "bundled": one.file}),
+        )
+        for one in libraries.LIBRARIES
+        if frozen is None or f"{one.name}.py" in frozen
+    ]
+
+
 def _firmware(data: bytes) -> list[Component]:
     image = imagefile.parse(data)
     banner = image.micropython or ""
@@ -106,9 +122,12 @@ def _firmware(data: bytes) -> list[Component]:
     said = {"banner": banner, **({"commit": commit[1]} if commit else {})} if banner else {}
     frozen = frozen_modules(image.data)
     micropython = _github("micropython", "micropython", _number(banner), ComponentType.FIRMWARE, **said)
-    micropython.components = [_file(name) for name in frozen if not name.startswith(("sekisho/", "sekisho_boot/"))]
+    bundled = [f"{one.name}.py" for one in libraries.LIBRARIES]
+    micropython.components = [
+        _file(name) for name in frozen if not name.startswith(("sekisho/", "sekisho_boot/")) and name not in bundled
+    ]
     found = [micropython, _github("espressif", "esp-idf", _number(image.idf), ComponentType.PLATFORM, banner=image.idf)]
-    return [*found, _sekisho(frozen)] if "sekisho_boot/engine.py" in frozen else found
+    return [*found, _sekisho(frozen), *_libraries(frozen)] if "sekisho_boot/engine.py" in frozen else found
 
 
 def for_release(
@@ -134,7 +153,7 @@ def for_release(
         held.components = inside
         parts.append(held)
     if stock:
-        parts.append(_sekisho(None))
+        parts += [_sekisho(None), *_libraries(None)]
     product = Component(
         name=name, type=ComponentType.FIRMWARE, version=version, supplier=OrganizationalEntity(name=vendor)
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import config, flashimage, imagefile, layout
+from .. import libraries as bundled
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 
@@ -203,3 +204,17 @@ def _print_flash(found: dict[str, Any]) -> None:
         for name, slot in state["slots"].items():
             if slot:
                 console.print(f"slot record {name}: sequence {slot['sequence']}, {slot['digest'][:16]}", markup=False)
+
+
+@app.command()
+def libraries(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write to.")] = Path("build/libraries"),
+) -> None:
+    """Write the libraries of others that a firmware build freezes in, with their licences.
+
+    They are taken from the pinned packages, and refused where a byte differs from what was reviewed.
+
+    Example: sekisho image libraries --out build/libraries
+    """
+    for path in bundled.write(out):
+        typer.echo(path)
