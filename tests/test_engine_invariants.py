@@ -243,6 +243,7 @@ def _put(at: int, value: bytes):
         (_rehashed(_put(28, (len(NEW) - 34).to_bytes(4, "little"))), "IMAGE_FORMAT"),  # not a multiple of 4
         (_rehashed(_put(24, b"\x00\x00\xfe\x3f")), "IMAGE_FORMAT"),  # over the bootloader's own memory
         (_rehashed(_put(24, b"\x24\x00\x40\x3f")), "IMAGE_FORMAT"),  # not where the MMU could map it
+        (_rehashed(_put(24, b"\x00\x00\x00\x60")), "IMAGE_FORMAT"),  # where there is no memory
     ],
 )
 def test_an_image_that_the_bootloader_would_refuse_is_refused_before_it_is_staged(desk, image, name):

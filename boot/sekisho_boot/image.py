@@ -15,21 +15,36 @@ _HASH_SIZE = const(32)
 _PIECE = const(1024)  # bytes read at a time
 _NO_LIMIT = const(65535)
 
-# What the bootloader itself occupies while it loads an app, per chip_id: (first, past the last) addresses. A segment
-# that overlaps it is refused at boot ("overlaps bootloader stack/data"). ESP-IDF bootloader.ld of each chip.
-_BOOTLOADER = {
-    0: ((0x3FFDBB20, 0x40000000), (0x40078000, 0x40080000)),  # ESP32
-    9: ((0x3FCDB700, 0x3FCF0000), (0x403CB700, 0x403E0000)),  # ESP32-S3
-    5: ((0x3FCCE710, 0x3FCE0000), (0x403CE710, 0x403E0000)),  # ESP32-C3
-    13: ((0x4086E610, 0x40880000),),  # ESP32-C6
+_NOT_LOADED = const(0x10000000)  # segments for addresses below are padding: the bootloader passes over them
+
+# Per chip_id, as (first, past the last) address: what the flash MMU maps, where a segment must lie at the same place
+# within its 64 KiB page as in flash; and what the bootloader loads to, less what it occupies itself ("overlaps
+# bootloader stack/data") and "bad load address range". ESP-IDF soc.h and bootloader.ld of each chip.
+_MEMORY = {
+    0: (  # ESP32
+        ((0x3F400000, 0x3F800000), (0x400D0000, 0x40400000)),
+        (
+            (0x3FFAE000, 0x3FFDBB20),
+            (0x40080000, 0x400AA000),
+            (0x400C0000, 0x400C2000),
+            (0x3FF80000, 0x3FF82000),
+            (0x50000000, 0x50002000),
+        ),
+    ),
+    9: (  # ESP32-S3
+        ((0x3C000000, 0x3E000000), (0x42000000, 0x44000000)),
+        ((0x3FC88000, 0x3FCDB700), (0x40370000, 0x403CB700), (0x600FE000, 0x60100000), (0x50000000, 0x50002000)),
+    ),
+    5: (  # ESP32-C3
+        ((0x3C000000, 0x3C800000), (0x42000000, 0x42800000)),
+        ((0x3FC80000, 0x3FCCE710), (0x4037C000, 0x403CE710), (0x50000000, 0x50002000)),
+    ),
+    13: (((0x42000000, 0x43000000),), ((0x40800000, 0x4086E610), (0x50000000, 0x50004000))),  # ESP32-C6
 }
-# Addresses that the flash MMU maps: such a segment must lie at the same place within its 64 KiB page as in flash.
-_MAPPED = {
-    0: ((0x3F400000, 0x3F800000), (0x400D0000, 0x40400000)),
-    9: ((0x3C000000, 0x3E000000), (0x42000000, 0x44000000)),
-    5: ((0x3C000000, 0x3C800000), (0x42000000, 0x42800000)),
-    13: ((0x42000000, 0x43000000),),
-}
+
+
+def _inside(first: int, end: int, areas: tuple) -> bool:
+    return any(low <= first and end <= high for low, high in areas)
 
 
 def check_header(head, chip: int, revision: int) -> int:
@@ -62,6 +77,7 @@ def check(read, size: int, chip: int, revision: int, sha256) -> None:
         raise Refused(IMAGE_FORMAT)
     read(0, view[:288])
     segments = check_header(view, chip, revision)
+    mapped, loaded = _MEMORY[chip]
     hasher = sha256()
     hasher.update(view[:24])
     off, xor = 24, 0xEF
@@ -74,12 +90,11 @@ def check(read, size: int, chip: int, revision: int, sha256) -> None:
         off += 8
         if length & 3 or length > size - off:
             raise Refused(IMAGE_FORMAT)
-        for first, end in _BOOTLOADER.get(chip, ()):
-            if load < end and load + length > first:
+        if _inside(load, load + 1, mapped):
+            if (load - off) & 0xFFFF:
                 raise Refused(IMAGE_FORMAT)
-        for first, end in _MAPPED.get(chip, ()):
-            if first <= load < end and (load - off) & 0xFFFF:
-                raise Refused(IMAGE_FORMAT)
+        elif length and load >= _NOT_LOADED and not _inside(load, load + length, loaded):
+            raise Refused(IMAGE_FORMAT)
         end = off + length
         while off < end:
             chunk = view[: min(_PIECE, end - off)]

@@ -244,6 +244,14 @@ BUGS = [
     (IMAGE, "    if head[23] != 1:\n", "    if False:\n", "appended hash not required", ""),
     (
         IMAGE,
+        "        elif length and load >= _NOT_LOADED and",
+        "        elif False and",
+        "load addresses unchecked",
+        "",
+    ),
+    (IMAGE, "            if (load - off) & 0xFFFF:\n", "            if False:\n", "place in the page unchecked", ""),
+    (
+        IMAGE,
         "        if length & 3 or length > size - off:\n",
         "        if length & 3:\n",
         "segment length unchecked",
