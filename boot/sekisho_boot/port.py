@@ -10,6 +10,8 @@ _APP = const(0)
 _DATA = const(1)
 _EPOCH_2000 = const(946684800)
 _SECURE_VERSION = const(0x3FF5A088)  # ESP32 eFuse controller: BLOCK3 read register of word 4
+_APB_DATE = const(0x3FF6607C)  # ESP32: its top bit tells revision 3 from those before
+_REVISION = {0: 0x3FF5A00C, 9: 0x60007050, 5: 0x60008850, 13: 0x600B0850}  # eFuse word 3: BLOCK0 of ESP32, else BLOCK1
 
 
 class Port:
@@ -19,8 +21,6 @@ class Port:
     ``otadata``; ``running``: index of the fw slot this code runs from; ``config``: the module `sekisho_config`;
     ``vendor``, ``classes``, ``device``: who this device is.
     """
-
-    revision = -1  # chip revision (major * 100 + minor), where known
 
     def __init__(self, config) -> None:
         from esp32 import Partition
@@ -49,6 +49,25 @@ class Port:
         uuid[6] = uuid[6] & 0x0F | 0x50
         uuid[8] = uuid[8] & 0x3F | 0x80
         return bytes(uuid)
+
+    @property
+    def revision(self) -> int:
+        """The chip's revision, major * 100 + minor, from where ESP-IDF reads it (efuse_hal.c); -1 where unknown."""
+        from machine import mem32
+
+        chip = self.config.CHIP
+        if chip not in _REVISION:
+            return -1
+        three, five = mem32[_REVISION[chip]], mem32[_REVISION[chip] + 8]
+        if chip == 0:
+            major = 3 if mem32[_APB_DATE] >> 31 & 1 else (three >> 15 & 1) + (five >> 20 & 1)
+            return major * 100 + (five >> 24 & 3)
+        if chip == 13:
+            return (three >> 22 & 3) * 100 + (three >> 18 & 15)
+        minor = three >> 18 & 7 | five >> 20 & 8
+        if chip == 9 and minor & 7 == 0:
+            return -1  # the first ESP32-S3 have other things in these bits
+        return (five >> 24 & 3) * 100 + minor
 
     def hardware_floor(self) -> int:
         """Bits set in the eFuse field SECURE_VERSION (ESP32: BLOCK3 word 4); 0 where the product does not use it."""

@@ -128,13 +128,17 @@ class RTC:
     init = datetime
 
 
+_REVISION = {0x3FF6607C: 1 << 31, 0x60007058: 3 << 24, 0x60008858: 3 << 24, 0x600B0850: 3 << 22}  # ESP32, S3, C3, C6
+
+
 class _Registers:
-    """32-bit registers: the eFuse controller of the ESP32 is modelled; others read 0 and ignore writes."""
+    """32-bit registers: the eFuse controller of the ESP32 is modelled, and what tells a chip's revision (3.0, as the
+    bootloader model has it); others read 0 and ignore writes."""
 
     def __getitem__(self, address):
         if 0x3FF5A000 <= address < 0x3FF5A120:
             return struct.unpack("<I", call(RPC_EFUSE_READ, struct.pack("<I", address)))[0]
-        return 0
+        return _REVISION.get(address, 0)
 
     def __setitem__(self, address, value):
         if 0x3FF5A000 <= address < 0x3FF5A120:
