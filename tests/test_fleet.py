@@ -10,10 +10,13 @@ from pathlib import Path
 import ddi_sites
 import pytest
 from helpers.cli import Runner
-from helpers.site import Product, firmware
+from helpers.site import VENDOR, Product, firmware
 from sekisho_sim.fleet import Fleet
+from sekisho_sim.world import World
 from sekisho_tools import config
+from sekisho_tools.identity import device_id
 from sekisho_tools.serve import StaticServer
+from test_group_lock import free_ports
 
 OLD, NEW = firmware("old", 60_000), firmware("new", 70_000)
 BREAKS = "import sekisho\nsekisho.on_health(lambda: False)\nasync def main():\n    pass\n"
@@ -75,6 +78,63 @@ def test_a_rollout_stops_at_its_canary_group(tmp_path: Path) -> None:
             assert {member.slot for member in fleet.members} == {"ota_0"}
             untouched = [member for member in fleet.members if member.starts == 1 and not member.rollbacks]
             assert len(untouched) == 3
+
+
+def peers(world: World, count: int, ports: list[int]) -> list[dict[str, object]]:
+    """The settings with which *count* devices of one flash image know each other."""
+    ids = [device_id(VENDOR, world.mac[:4] + number.to_bytes(2, "big")).hex for number in range(1, count + 1)]
+    places = [f"{name}@127.0.0.1:{port}" for name, port in zip(ids, ports, strict=True)]
+    return [
+        {"peers": [place for place in places if place != own], "peer_port": port, "peer_key": "a secret of the group"}
+        for own, port in zip(places, ports, strict=True)
+    ]
+
+
+def watched(fleet: Fleet) -> list[tuple[str, str]]:
+    """(device, line) of everything that is printed, in its order."""
+    lines: list[tuple[str, str]] = []
+    for member in fleet.members:
+
+        def hear(text: str, hear=member.hear, name=member.name) -> None:
+            lines.extend((name, line) for line in text.splitlines())
+            hear(text)
+
+        member.hear = hear  # type: ignore[method-assign]
+    return lines
+
+
+@pytest.mark.requirement("UPE09")
+def test_two_peers_update_one_after_the_other_and_never_restart_together(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    with StaticServer(product.root) as server:
+        product.server = server.url
+        world = product.factory(OLD)
+        product.offer(2, NEW)
+        each = [settings(product, **own) for own in peers(world, 2, free_ports(2))]
+        with Fleet(tmp_path / "fleet", world.flash_path.read_bytes(), each, product.personalities, speed=4) as fleet:
+            lines = watched(fleet)
+            fleet.start()
+            assert fleet.wait(lambda fleet: fleet.settled(2), 90), "\n".join(map(str, lines))
+    steps = [(name, word) for name, text in lines for word in ("staged", "confirmed") if text.endswith(word)]
+    assert [word for _, word in steps] == ["staged", "confirmed"] * 2, lines
+    assert steps[0][0] == steps[1][0]
+
+
+@pytest.mark.requirement("UPE09")
+def test_a_device_whose_peer_is_silent_keeps_its_update_waiting(tmp_path: Path) -> None:
+    product = Product(tmp_path)
+    with StaticServer(product.root) as server:
+        product.server = server.url
+        world = product.factory(OLD)
+        product.offer(2, NEW)
+        own = peers(world, 2, free_ports(2))[0]
+        image, each = world.flash_path.read_bytes(), [settings(product, **own)]
+        with Fleet(tmp_path / "fleet", image, each, product.personalities, speed=4) as fleet:
+            lines = watched(fleet)
+            fleet.start()
+            silent = lambda _: any("BUSY (peer 127.0.0.1 does not answer)" in text for _, text in lines)  # noqa: E731
+            assert fleet.wait(silent, 60), lines
+            assert not any("staged" in text for _, text in lines)
 
 
 def wait(done, seconds: float = 20) -> None:

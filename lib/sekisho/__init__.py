@@ -163,6 +163,8 @@ def _asked(release: int) -> bool:
 async def _restart() -> None:
     import asyncio
 
+    if _agent and _agent.group:
+        _agent.group.leaving = True
     for hook in _drain:
         try:
             answer = hook()
@@ -232,6 +234,8 @@ async def main(app=None) -> None:
         return await _guard(app)
     tasks = [asyncio.create_task(_guard(app))]
     await asyncio.sleep(0)  # the application starts first, so that its health checks are known
+    if _agent.options["peers"]:
+        tasks.append(asyncio.create_task(_join_peers(_agent)))
     code, _, release = engine().status()["last"]
     if code:
         _tell("failed", release, _name(code))
@@ -281,6 +285,26 @@ def _begin_duties() -> None:
     except Exception as error:
         _print_exception(error)
         print("sekisho: no orders, no event log")
+
+
+async def _join_peers(agent) -> None:
+    """Takes part in the group lock, also on trial; without it updates wait as the settings say (`peer_wait`)."""
+    import asyncio
+
+    said = ""
+    while True:
+        try:
+            from .peer import Group
+
+            group = Group(agent.options, engine().port.device, on_trial)
+            break
+        except Exception as error:
+            if said != repr(error):
+                said = repr(error)
+                print("sekisho: no group lock (%s)" % getattr(error, "detail", said))
+        await asyncio.sleep(5)
+    agent.group = group
+    await asyncio.gather(group.serve(), group.returning())
 
 
 def _raise_floor() -> None:

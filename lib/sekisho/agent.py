@@ -18,7 +18,7 @@ from binascii import hexlify
 from micropython import const
 from sekisho_boot.keyset import MAX_KEYSET
 from sekisho_boot.ledger import FETCHING, READY
-from sekisho_boot.reasons import HEALTH, NETWORK, NO_KEYSET, NOTHING, RETRY_LATER, SERVER, Refused, kind, name
+from sekisho_boot.reasons import BUSY, HEALTH, NETWORK, NO_KEYSET, NOTHING, RETRY_LATER, SERVER, Refused, kind, name
 
 from . import clock, http, policy, settings
 from .envelope import MAX_DOWNLOAD, keyset_version, sever, tells_how
@@ -31,6 +31,8 @@ FIRST_PAUSE = const(30)  # s after the first failure to reach a server; it doubl
 FIRST_RETRY = const(600)  # s before a release that failed once is tried again; doubles as well
 MAX_RETRY = const(86400)
 MAX_BACKOFF = const(3600)  # s that failing to reach a server makes the pause at most, or as long as the usual one
+TURNS = const(8)  # times that a restart which is no update asks the peers for their leave, and then does without
+TURN = 15  # s between two of them
 BREATH = 1  # s between two connections for one payload; doubles while they bring nothing
 _PROGRESS = const(65536)  # bytes between two lines of progress
 
@@ -68,6 +70,8 @@ class Agent:
         self.engine = engine
         self.options = options
         self.decide = self.tell = self.ask = _nobody
+        self.group = None  # `peer.Group`: devices that never restart together with this one
+        self._kept: tuple = ()  # (ticks at which peers kept a release waiting last,)
         self.server = options["server"]
         self.networks = options["wifi"]
         self.every = options["poll"]
@@ -115,6 +119,26 @@ class Agent:
     async def _ready(self, plan) -> None:
         """The payloads are there: raises the reason why the device must not restart into them now."""
         self._allow(plan)
+        if self.options["peers"]:
+            await self._turn()
+
+    async def _turn(self) -> None:
+        """Peers promise to stay while this device restarts. Failed(BUSY) where they do not, for `peer_wait` hours."""
+        try:
+            if not self.group:
+                raise http.Failed(BUSY, "the group lock is not up")
+            await self.group.lease()
+        except http.Failed as failed:
+            now, before = time.ticks_ms(), self._state.get("waited", 0)
+            passed = time.ticks_diff(now, self._kept[0]) // 1000 if self._kept else 0
+            self._kept = (now,)
+            self._state["waited"] = waited = before + min(max(passed, 0), max(self.every, MAX_BACKOFF))
+            if waited // 3600 != before // 3600:
+                settings.write(settings.STATE, self._state)  # so that restarts do not make it wait for ever
+            limit = self.options["peer_wait"] * 3600
+            if not limit or waited < limit:
+                raise
+            self.say("sekisho: %s; it has waited for long enough" % failed.detail)
 
     async def _install(self, plan) -> bool:
         """Fetches the payloads of an accepted release and stages it. True, or Refused."""
@@ -138,6 +162,9 @@ class Agent:
                 if kind(refused.code) == "permanent":  # the engine will not have these bytes
                     self._drop(refused.code)
                 raise
+            finally:
+                if self.group and self.engine.status()["phase"] != READY:
+                    self.group.stay()
         raise http.Failed(SERVER, "the server's payload keeps changing")
 
     def _accept(self, envelope):
@@ -418,5 +445,17 @@ class Agent:
         while True:
             pause = await self.look()
             if not pause:
-                return
+                return await self._leave()
             await asyncio.sleep(jitter(pause))
+
+    async def _leave(self) -> None:
+        """Before a restart that an order or a change of settings wants: asks the peers too, but not for ever."""
+        if not self.group:
+            return
+        for _ in range(TURNS):
+            try:
+                await self.group.lease()
+                return
+            except http.Failed as failed:
+                self.say("sekisho: the restart waits: %s" % failed.detail)
+                await asyncio.sleep(TURN)

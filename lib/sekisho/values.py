@@ -33,6 +33,7 @@ NAMES = const(6)  # a list of texts; limits: (most texts, most bytes of each)
 URL = const(7)  # text that begins with one of the schemes in limits, or ""
 NETWORKS = const(8)  # a list of [name, passphrase]; limits: most networks
 WINDOW = const(9)  # maintenance windows, see `policy`
+SECRET = const(10)  # text that is never shown, or ""; limits: (least bytes, most)
 
 # Who may change a value: these and everybody with a larger number.
 USER = const(1)  # at the console
@@ -58,7 +59,7 @@ SCHEMA = (
     # DDI: the device's name at the server (controllerId); "" for its device id.
     ("controller", TEXT, 128, "", KEEP, ADMIN, "next start"),
     # DDI: the device's token at the server (TargetToken). Sent to no other origin than that of the server.
-    ("token", TEXT, 128, "", KEEP, ADMIN, "next start"),
+    ("token", SECRET, (1, 128), "", KEEP, ADMIN, "next start"),
     # DDI: a server behind a proxy may write links with a wrong scheme or host; with this they are mended.
     ("keep_origin", FLAG, None, False, KEEP, ADMIN, "next start"),
     # DDI: origins besides the server's that files may be fetched from, without the token: "https://cdn.example".
@@ -73,6 +74,14 @@ SCHEMA = (
     ("update_start", CHOICE, ("automatic", "user", "administrator"), "automatic", "automatic", ADMIN, "next poll"),
     # When updates may start, for example "mon-fri 02:00-04:30; sun 00:00-24:00"; "" for any time.
     ("update_window", WINDOW, 4, "", KEEP, ADMIN, "next poll"),
+    # Devices that never restart together with this one, each asked first: "<device id>@<host>[:<port>]".
+    ("peers", NAMES, (4, 96), [], KEEP, ADMIN, "next start"),
+    # UDP port at which this device answers its peers.
+    ("peer_port", NUMBER, (1, 65535), 7517, KEEP, ADMIN, "next start"),
+    # Secret of the group of peers, the same in each; "" for the first group key that the factory issued.
+    ("peer_key", SECRET, (16, 64), "", KEEP, ADMIN, "next start"),
+    # Hours that an update waits at most for peers that do not answer or say no; 0 for ever.
+    ("peer_wait", NUMBER, (0, 8760), 24, KEEP, ADMIN, "next poll"),
     # Minutes by which the device's local time is ahead of UTC.
     ("utc_offset", NUMBER, (-720, 840), 0, KEEP, USER, "at once"),
     # Which events people are told of.
@@ -129,6 +138,8 @@ def check(name: str, value):
         good = value == "" or (_printable(value, MAX_TEXT) and " " not in value and _host(value, limits))
     elif kind == NETWORKS:
         good = _several(value, limits) and all(_network(pair) for pair in value)
+    elif kind == SECRET:
+        good = value == "" or (_printable(value, limits[1]) and len(value.encode()) >= limits[0])
     elif _printable(value, MAX_TEXT):
         from .policy import windows
 
@@ -295,14 +306,16 @@ class Settings:
 
     def digest(self) -> bytes:
         """SHA-256 over all values in deterministic CBOR; it gives no secret away: of networks only the names count, of
-        the token only that there is one."""
+        other secrets only that there is one."""
         from hashlib import sha256
 
         from .cbor import encode
 
         values = self.all()
         values["wifi"] = [pair[0] for pair in values["wifi"]]
-        values["token"] = values["token"] != ""
+        for line in SCHEMA:
+            if line[1] == SECRET:
+                values[line[0]] = values[line[0]] != ""
         return sha256(encode(values)).digest()
 
     def backup(self, key: bytes) -> bytes:

@@ -1,11 +1,13 @@
 # Runs on CPython and on MicroPython: the agent with a pretended engine against tests/bad_server.py.
 import asyncio
 import gc
+import time
 from hashlib import sha256
 
 from sekisho import agent, http, settings, values
 from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
+    BUSY,
     CLASS,
     FLASH,
     HEALTH,
@@ -180,8 +182,8 @@ async def update(updater) -> str:
 
 PAYLOADS = (
     "good truncates truncates-once changes-midway always-changes ignores-range no-etag loses-the-file wrong-bytes "
-    "says-longer says-shorter wrong-range status/404 status/410 status/416 status/429 status/500 chunked closes resets "
-    "silent stalls drips redirect redirect-away"
+    "says-longer says-shorter wrong-range status/401 status/404 status/410 status/416 status/429 status/500 chunked "
+    "closes resets silent stalls drips redirect redirect-away"
 ).split()
 
 
@@ -243,6 +245,63 @@ async def decisions(base: str, served) -> None:
     print("failed long ago =", await update(updater))
     print("staged already =", await update(updater), await updater.look())
     print("no server =", await update(device("", Engine())[0]))
+
+
+class Group:
+    """Peers that say no *left* times; None: they always agree."""
+
+    def __init__(self, left):
+        self.left = left
+        self.log = []
+
+    async def lease(self):
+        self.left -= 1
+        if self.left >= 0:
+            raise http.Failed(BUSY, "peer says not now")
+        self.log.append("leave")
+
+    def stay(self):
+        self.log.append("stay")
+
+
+async def peers(base: str, served) -> None:
+    await served("latest.suit", "good")
+    for label, left, wait in (("agree", 0, 24), ("agree later", 2, 24), ("never agree", 99, 0), ("are dead", 99, 24)):
+        settings.write(settings.STATE, {})
+        updater, said = device(base, peers=["x"], peer_wait=wait)
+        updater.group = Group(left)
+        found = []
+        for _ in range(3):
+            found.append(await update(updater))
+            updater._kept = (time.ticks_add(time.ticks_ms(), -3600_000),)
+        print("peers", label, "=", "; ".join(found), updater.group.log)
+    hour = 3
+    while hour < 30:  # each hour a restart, in which nothing but the file survives
+        updater, _ = device(base, updater.engine, peers=["x"], peer_wait=24)
+        updater.group = Group(99)
+        await update(updater)
+        updater._kept = (time.ticks_add(time.ticks_ms(), -3600_000),)
+        if (await update(updater))[:6] == "staged":
+            break
+        hour += 1
+    print("peers are dead, in the end =", hour)
+    settings.write(settings.STATE, {})
+    print("peers, lock not up =", await update(device(base, peers=["x"])[0]))
+    updater, _ = device(base, peers=["x"])
+    updater.group = Group(0)
+    updater.engine.stage = raises
+    print("peers, staging fails =", await update(updater), updater.group.log)
+    for left in (3, 99):
+        updater, said = device("")
+        updater.group = Group(left)
+        kept, agent.TURN = agent.TURN, 0
+        await updater._leave()
+        agent.TURN = kept
+        print("restart by order,", left, "times no =", len(said), updater.group.log)
+
+
+def raises():
+    raise Refused(FLASH)
 
 
 async def key_sets(base: str, served) -> None:
@@ -307,6 +366,7 @@ def main(base: str, dead: str, state: str) -> None:
             print("payload", sin, "=", await payload(base, sin))
         await after_reboot(base, served)
         await decisions(base, served)
+        await peers(base, served)
         await key_sets(base, served)
         await trials(base, dead)
         await pauses(dead)

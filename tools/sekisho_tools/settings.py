@@ -49,6 +49,7 @@ def _values(kind: int, limits: Any) -> str:
         device.NAMES: lambda: f"at most {limits[0]} texts of {limits[1]} bytes",
         device.URL: lambda: "URL, " + " ".join(f"`{scheme}`" for scheme in limits),
         device.NETWORKS: lambda: f"at most {limits} pairs of name and passphrase",
+        device.SECRET: lambda: f"secret text of {limits[0]} to {limits[1]} bytes, or none",
         device.WINDOW: lambda: f"at most {limits} windows",
     }
     return words[kind]()

@@ -55,8 +55,10 @@ def _resolve(name):
     """The loopback address behind *name*, or None: no device leaves the desk."""
     if _status() != STAT_GOT_IP:
         return None
-    if name == "localhost" or name.startswith("127."):
-        return "127.0.0.1" if name == "localhost" else name
+    if name in ("localhost", "0.0.0.0"):  # noqa: S104 (nothing listens beyond the desk)
+        return "127.0.0.1"
+    if name.startswith("127."):
+        return name
     hosts = _strings()[3:]
     for i in range(0, len(hosts) - 1, 2):
         if hosts[i] == name:
