@@ -407,6 +407,26 @@ def test_the_watchdog_is_armed_at_every_start_inside_a_trial_and_at_no_other(des
     assert desk.power_on().port.dogs == []
 
 
+@pytest.mark.requirement("UPE13")
+@pytest.mark.parametrize("components", ["fw", "app"])
+def test_a_trial_whose_start_cannot_be_counted_ends_by_its_watchdog_all_the_same(desk, monkeypatch, components):
+    """The catch-all of _boot.py lets the image on trial run after a fault of the engine: then too its time must end."""
+    if components == "fw":
+        stage(desk)
+        assert desk.boot_once() is None
+    else:
+        confirmed(desk, BOTH)
+        stage(desk, APP_ONLY)
+        assert desk.boot_once() is None
+    result = bootloader.power_on(desk.flash)
+    assert result.running
+    port = Port(desk, int(result.running[-1]))
+    monkeypatch.setattr(Ledger, "append", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        engine.boot(port)
+    assert port.dogs == [300]
+
+
 @pytest.mark.parametrize("error", [MemoryError, ValueError, OSError])
 def test_an_exception_inside_the_engine_is_counted_and_ends_the_update_after_four(desk, monkeypatch, error):
     stage(desk)

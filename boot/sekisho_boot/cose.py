@@ -96,20 +96,16 @@ def _find(keys, kid, message, signature) -> int:
 
 
 def verify_sign1(block, payload, keys, revoked=()) -> int:
-    """Which of *keys* (32-byte public keys) signed *payload*, the detached payload of a tagged COSE_Sign1.
+    """Which of *keys* (32-byte public keys) signed *payload*, the detached payload of a tagged COSE_Sign1."""
+    return open_sign1(block, keys, revoked, payload)[0]
+
+
+def open_sign1(block, keys, revoked=(), payload=None) -> tuple:
+    """(index of the key, payload) of a tagged COSE_Sign1, which carries its payload unless one is given.
 
     *revoked* holds 8-byte key ids. Raises Refused: COSE or CBOR malformed, LIMIT, ALGORITHM not Ed25519,
     KEY_UNKNOWN (the kid names none of the keys), KEY_REVOKED, SIGNATURE. RFC 9052 section 4.2 and 4.4.
     """
-    return _sign1(block, payload, keys, revoked)[0]
-
-
-def open_sign1(document, keys, revoked=()) -> tuple:
-    """(index of the key, payload as a memoryview) of a tagged COSE_Sign1 that carries its payload; else Refused."""
-    return _sign1(document, None, keys, revoked)
-
-
-def _sign1(block, payload, keys, revoked) -> tuple:
     reader = Reader(block, wrong=COSE)
     tag = reader.tag()
     if tag != _TAG_SIGN1:

@@ -12,6 +12,7 @@ The write target is never read from state: it is the ota slot that is not RUNNIN
 truth. docs/engine.md draws the states.
 """
 
+from collections import namedtuple
 from hashlib import sha256
 from os import urandom
 
@@ -40,22 +41,10 @@ _ROLLBACK_YES = const(2)
 _ROLLBACK_NO = const(3)
 
 
-class Decision:
-    """What the device does now: ``app`` is (part, size) of the application image to mount or None, ``trial`` whether
-    the running pair must still be confirmed, ``degraded`` a reason code or 0."""
-
-    def __init__(self, app, trial: bool, degraded: int) -> None:
-        self.app = app
-        self.trial = trial
-        self.degraded = degraded
-
-
-class _View:
-    """What `suit.check` may know of this device."""
-
-    def __init__(self, counters: list, running: tuple) -> None:
-        self.counters = counters
-        self.running = running
+# What the device does now: ``app`` is (part, size) of the application image to mount or None, ``trial`` whether the
+# running pair must still be confirmed, ``degraded`` a reason code or 0.
+Decision = namedtuple("Decision", ("app", "trial", "degraded"))
+_View = namedtuple("_View", ("counters", "running"))  # what `suit.check` may know of this device
 
 
 class _Held:
@@ -308,26 +297,21 @@ class Engine:
 
     def _trial(self) -> None:
         state, port = self.state, self.port
-        if state.mask & 1:
-            if port.running != state.slots & 15 or state.runs >= MAX_RUNS:
-                self._retry()
-                return
-            if state.phase == log.SEALING:
-                self._seal()
-                return
-            self.ledger.append(log.RUN, 0, state.runs + 1)
-        elif state.chosen != port.running:
+        firmware = state.mask & 1
+        if firmware and (port.running != state.slots & 15 or state.runs >= MAX_RUNS):
+            self._retry()
+        elif not firmware and state.chosen != port.running:
             self._drop(reasons.FALLBACK)
-            return
         elif state.phase == log.SEALING:
             self._seal()
-            return
-        elif state.attempts >= MAX_ATTEMPTS:
+        elif not firmware and state.attempts >= MAX_ATTEMPTS:
             self._drop(reasons.ATTEMPTS)
-            return
         else:
-            self.ledger.append(log.ATTEMPT, 0, state.attempts + 1)
-        port.watchdog(port.config.TRIAL_SECONDS)
+            port.watchdog(port.config.TRIAL_SECONDS)  # first, so that the trial ends even if the count cannot be kept
+            if firmware:
+                self.ledger.append(log.RUN, 0, state.runs + 1)
+            else:
+                self.ledger.append(log.ATTEMPT, 0, state.attempts + 1)
 
     def _retry(self) -> None:
         """The trial slot does not run, or ran too often unconfirmed: one more attempt, or the way back."""

@@ -205,9 +205,6 @@ class KeySet:
         """(floor, ceiling) of the sequence numbers of *component*."""
         return self.limits.get(component, (0, MAX_NUMBER))
 
-    def revoked(self, key_id: bytes) -> bool:
-        return bytes(key_id) in self.revoked_keys
-
     def allows(self, part: int, algorithm: int) -> bool:
         """Whether the policy lets *algorithm* (COSE number) be used for *part*; without a policy it does."""
         return part not in self.policy or algorithm in self.policy[part]

@@ -283,12 +283,18 @@ BUGS = [
     ),
     (
         ENGINE,
-        "            self.ledger.append(log.RUN, 0, state.runs + 1)\n",
-        "            pass\n",
+        "                self.ledger.append(log.RUN, 0, state.runs + 1)\n",
+        "                pass\n",
         "runs inside an attempt not counted",
         "deep-sleep-loop",
     ),
-    (ENGINE, "        port.watchdog(port.config.TRIAL_SECONDS)\n", "", "watchdog not armed", "trial-confirm"),
+    (
+        ENGINE,
+        "            port.watchdog(port.config.TRIAL_SECONDS)",
+        "            pass",
+        "watchdog not armed",
+        "trial-confirm",
+    ),
     (
         ENGINE,
         "            self.ledger.append(log.ENTER, 0, faults)\n",
