@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from helpers import images, keys, releases
 from helpers.cli import Runner
-from sekisho_tools import mirror, packing, publish, release
+from sekisho_tools import download, mirror, packing, publish, release
 from sekisho_tools.errors import ToolError
 from sekisho_tools.identity import Identity
 from sekisho_tools.serve import StaticServer
@@ -111,6 +111,39 @@ def test_packed_payloads_are_copied_as_devices_fetch_them(upstream: Upstream, lo
     }
 
 
+def with_bill(sequence: int) -> tuple[release.Made, bytes]:
+    parts = (release.Component("fw", images.app()),)
+    bill = b'{"an": "SBOM"}'
+    request = release.Request("example.com", "lamp", str(sequence), sequence, parts, bill=bill)
+    return release.create(request, SIGNER, FIRST.document), bill
+
+
+@pytest.mark.requirement("ORG06")
+def test_the_sbom_is_copied_with_its_release(upstream: Upstream, local: Path) -> None:
+    upstream.put({"k.cose": FIRST.document})
+    made, bill = with_bill(1)
+    release.write(made, upstream.root.parent / "made")
+    publish.publish(upstream.root, CLASS, [upstream.root.parent / "made" / "lamp-1.suit"])
+    path = f"payload/{hashlib.sha256(bill).hexdigest()}"
+    assert tree(upstream.root)[path] == bill, "publishing takes the SBOM that lies beside the release"
+    look(upstream, local)
+    assert tree(local) == tree(upstream.root)
+    (local / path).write_bytes(b"rot")
+    (upstream.root / path).write_bytes(b"other")
+    assert refused(upstream, local) == "SBOM"
+    (upstream.root / path).unlink()
+    assert "SBOM" in look(upstream, local).notes[0], "devices do not need it, so the rest is copied"
+
+
+def test_an_sbom_of_another_release_is_not_published(tmp_path: Path) -> None:
+    made, _ = with_bill(1)
+    release.write(made, tmp_path / "made")
+    (tmp_path / "made" / "lamp-1.cdx.json").write_bytes(b"{}")
+    with pytest.raises(ToolError, match="SBOM"):
+        publish.publish(tmp_path / "site", CLASS, [tmp_path / "made" / "lamp-1.suit"])
+    assert not (tmp_path / "site").exists()
+
+
 def test_revocations_arrive_while_releases_wait_for_approval(upstream: Upstream, local: Path) -> None:
     upstream.put({"1.cose": FIRST.document, "2.cose": FIRST.next().document})
     upstream.release(1)
@@ -179,7 +212,7 @@ def test_dead_and_wrong_servers_are_named(local: Path, upstream: Upstream, monke
             mirror.mirror(url, local, CLASS, FIRST.document)
         assert caught.value.code == code
     (upstream.home).mkdir()
-    (upstream.home / "keyset-2.cose").write_bytes(bytes(mirror.MAX_KEYSET + 1))
+    (upstream.home / "keyset-2.cose").write_bytes(bytes(download.MAX_KEYSET + 1))
     with pytest.raises(ToolError) as caught:
         look(upstream, local)
     assert caught.value.code == "FILE_TOO_LARGE"

@@ -13,6 +13,7 @@ from helpers.site import Product, consoles, firmware, run
 from sekisho_sim.world import World
 from sekisho_tools import imagefile, issued, layout, packing, release, suit
 from sekisho_tools.device_code import FIRMWARE
+from sekisho_tools.publish import publish
 from sekisho_tools.serve import StaticServer
 
 LAYOUT = layout.load(FIRMWARE / "partitions" / "4MiB.csv")
@@ -77,6 +78,20 @@ def test_a_device_of_another_group_says_so_and_erases_nothing(product: Product) 
     offer(product, 2, compress=False, groups=(GROUP,))
     said = consoles(run(world, "CONTENT_KEY"))
     assert "sekisho: CONTENT_KEY" in said
+    assert world.flash_path.read_bytes()[LAYOUT["ota_1"].offset :][: LAYOUT["ota_1"].size] == before
+
+
+@pytest.mark.requirement("STS09")
+def test_a_key_set_that_forbids_the_encryption_stops_it_on_a_running_device(product: Product) -> None:
+    world = device(product, GROUP.kek)
+    offer(product, 2, compress=False, groups=(GROUP,))
+    before = world.flash_path.read_bytes()[LAYOUT["ota_1"].offset :][: LAYOUT["ota_1"].size]
+    path = product.folder / "stricter.cose"
+    path.write_bytes(product.keys.next(algorithms={3: (-65532,)}).document)
+    publish(product.root, product.class_id, [path])
+    said = consoles(run(world, "ALGORITHM"))
+    assert "key set 2 accepted" in said
+    assert "sekisho: ALGORITHM" in said
     assert world.flash_path.read_bytes()[LAYOUT["ota_1"].offset :][: LAYOUT["ota_1"].size] == before
 
 

@@ -16,6 +16,7 @@ from device import payload_cases
 from helpers import deflate, firmware, images, micropython
 from helpers.keys import ISSUED, make_keyset
 from sekisho import payload
+from sekisho_boot import keyset
 from sekisho_boot import suit as boot
 from sekisho_boot.reasons import Refused
 from sekisho_boot.reasons import name as reason
@@ -28,6 +29,9 @@ IDENTITY = Identity.of(VENDOR, CLASS)
 GROUP = packing.GroupKey("line-a", bytes(range(16)))
 OTHER = packing.GroupKey("line-b", bytes(range(16, 32)))
 IMAGE = images.app() + b"".join(hashlib.sha256(bytes([n % 7])).digest() for n in range(1500))
+ANY = payload_cases.Anything()
+STRONGER = {3: (-65532,)}
+"""An algorithm policy that no longer has A128CTR."""
 
 
 def made(
@@ -173,7 +177,7 @@ def test_firmware_and_application_travel_packed_together(monkeypatch: pytest.Mon
     what = release.create(request, keyset.release[0], keyset.document)
     plan = check(what.envelope)
     for forms, part, target in zip(payload.offers(what.envelope, plan), parts, plan.targets, strict=True):
-        form = payload.choose(forms, [GROUP.kek])
+        form = payload.choose(forms, [GROUP.kek], ANY)
         out = bytearray()
         unpacker = payload.Unpacker(form, target.size, 0, lambda _at, view, out=out: out.extend(view))
         data = memoryview(bytearray(what.packed[form.digest]))
@@ -252,9 +256,9 @@ def test_a_device_takes_the_first_form_that_it_can_read(monkeypatch: pytest.Monk
     what = made(compress=True)
     forms = payload.offers(what.envelope, check(what.envelope))[0]
     deflate.install(monkeypatch)
-    assert payload.choose(forms, []).compressed
+    assert payload.choose(forms, [], ANY).compressed
     monkeypatch.setitem(__import__("sys").modules, "deflate", None)
-    assert not payload.choose(forms, []).compressed
+    assert not payload.choose(forms, [], ANY).compressed
 
 
 def test_whoever_has_no_key_of_the_group_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,10 +267,38 @@ def test_whoever_has_no_key_of_the_group_gets_nothing(monkeypatch: pytest.Monkey
     forms = payload.offers(what.envelope, check(what.envelope))[0]
     for keks in ([], [OTHER.kek]):
         with pytest.raises(Refused) as caught:
-            payload.choose(forms, keks)
+            payload.choose(forms, keks, ANY)
         assert reason(caught.value.code) == "CONTENT_KEY"
-    assert payload.choose(forms, [OTHER.kek, GROUP.kek]).key is not None
+    assert payload.choose(forms, [OTHER.kek, GROUP.kek], ANY).key is not None
     assert IMAGE[:64] not in b"".join(what.packed.values())
+
+
+@pytest.mark.requirement("STS09")
+def test_an_encryption_that_the_key_set_no_longer_allows_is_not_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    deflate.install(monkeypatch)
+    forms = payload.offers((what := made(groups=(GROUP,))).envelope, check(what.envelope))[0]
+    plain = payload.offers((open_ := made(compress=True)).envelope, check(open_.envelope))[0]
+    for policy, allowed in ((STRONGER, False), ({3: ()}, False), ({3: (-65534, -65532)}, True), ({1: (-19,)}, True)):
+        trusted = keyset.parse(make_keyset(algorithms=policy).document)
+        assert payload.choose(plain, [], trusted).compressed, "what is not encrypted is not touched by it"
+        if allowed:
+            assert payload.choose(forms, [GROUP.kek], trusted).key is not None
+            continue
+        with pytest.raises(Refused) as caught:
+            payload.choose(forms, [GROUP.kek], trusted)
+        assert reason(caught.value.code) == "ALGORITHM"
+
+
+@pytest.mark.requirement("STS09")
+def test_the_desk_makes_no_release_whose_encryption_the_key_set_forbids() -> None:
+    request = release.Request(VENDOR, CLASS, "1.0", 2, (release.Component("fw", IMAGE),), groups=(GROUP,))
+    strict, able = make_keyset(algorithms=STRONGER), make_keyset()
+    with pytest.raises(ToolError, match=r"ALGORITHM.*A128CTR") as caught:
+        release.create(request, strict.release[0], strict.document)
+    assert caught.value.code == "ALGORITHM"
+    signed = release.create(request, able.release[0], able.document)
+    with pytest.raises(ToolError, match="ALGORITHM"):
+        release.check(signed.envelope, release.load_keyset(strict.document), IDENTITY)
 
 
 def test_the_content_key_is_another_one_for_each_plaintext_and_the_same_bytes_come_again() -> None:

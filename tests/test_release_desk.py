@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ import pytest
 from helpers import images
 from helpers.cli import Result, Runner
 from helpers.keys import ISSUED, keyset, make_keyset
-from sekisho_tools import cose, flashimage, keys, release, release_check, release_desk, sbom, signlog, suit
+from sekisho_tools import cose, flashimage, keys, packing, release, release_check, release_desk, sbom, signlog, suit
 from sekisho_tools.device_code import BOOT, LIB
+from sekisho_tools.identity import class_id
+from sekisho_tools.serve import StaticServer
+from server_fixtures import PASSWORD, running
 
 PASSPHRASE = "correct horse battery"
 MODULES = "\0".join(
@@ -359,6 +364,87 @@ def test_version_and_sequence_must_come_after_everything_published(desk: Desk) -
     assert desk(f"{line} --version 1.11 --sequence 9").error == "CBOR"
 
 
+@pytest.fixture
+def web(desk: Desk) -> Iterator[StaticServer]:
+    """The published directory, over HTTP."""
+    with StaticServer(desk.folder / "published") as server:
+        yield server
+
+
+NEXT = f"release create --firmware fw.bin --out next --key release.key --keyset keyset.cose {BASE} {SUPPORT}"
+NEXT += " --advisories osv.json"
+
+
+@pytest.mark.requirement("UPC02", "UPC10")
+def test_a_web_site_is_asked_for_what_is_published(desk: Desk, web: StaticServer) -> None:
+    line = f"{NEXT} --published {web.url}"
+    assert desk(f"{line} --version 1.2.0 --sequence 2").error == "PUBLISHED", "a site that knows nothing of the product"
+    home = str(class_id("example.com", "my-board"))
+    good(desk(f"publish --to published --class {home} keyset.cose"))
+    good(desk(f"{line} --version 1.2.0 --sequence 2"))
+    good(desk("publish --to published next/my-board-1.2.0.suit"))
+    assert codes(desk(f"{line} --version 1.1 --sequence 2")) == ["SEQUENCE", "VERSION"]
+    good(desk(f"{line} --version 1.3 --sequence 3"))
+    assert desk(f"{NEXT} --published http://127.0.0.1:9 --version 1.3 --sequence 3").error == "NETWORK"
+    Path("published", home, "latest.suit").write_bytes(b"an error page")
+    assert desk(f"{line} --version 1.4 --sequence 4").error, "what cannot be read is not taken for nothing"
+
+
+@pytest.mark.requirement("UPC02", "UPC10")
+def test_an_update_server_is_asked_for_everything_that_it_has(desk: Desk, tmp_path: Path) -> None:
+    with running(tmp_path / "server") as site:
+        Path("pw").write_text(PASSWORD)
+        line = f"{NEXT} --published {site.url} --user view --password-file pw"
+        good(desk(f"{line} --version 1.2.0 --sequence 7"))
+        login = f"--server {site.url} --user op --password-file pw"
+        good(desk(f"publish next/my-board-1.2.0.suit {login}"))
+        good(desk(f"{line} --version 1.3 --sequence 8"))
+        good(desk(f"publish next/my-board-1.3.suit {login}"))
+        assert codes(desk(f"{line} --version 1.2.1 --sequence 8")) == ["SEQUENCE", "VERSION"]
+        good(desk.draft(sequence=8, version="1.2.0"))
+        found = desk(
+            "release check out/my-board-1.2.0.request --keyset keyset.cose --advisories osv.json --json "
+            f"--published {site.url} --user view --password-file pw"
+        )
+        assert found.code == 1
+        assert [one["code"] for one in json.loads(found.out)] == ["VERSION", "SEQUENCE", "VERSION"]
+        Path("pw").write_text("not this one, is it")
+        assert desk(f"{line} --version 1.4 --sequence 9").error == "LOGIN"
+        assert desk(f"{NEXT} --published {site.url} --version 1.4 --sequence 9").error == "PUBLISHED", "without --user"
+
+
+@pytest.mark.requirement("UPC05", "UPC10", "STS09")
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"limits": {"fw": (3, 99)}}, "FLOOR"),
+        ({"limits": {"fw": (0, 1)}}, "CEILING"),
+        ({"expires": ISSUED + 1}, "EXPIRED_KEYSET"),
+        ({"algorithms": {3: (-65532,)}}, "ALGORITHM"),
+        ({"revoked_manifests": ()}, "MANIFEST_REVOKED"),
+    ],
+)
+def test_the_gate_knows_what_the_key_set_will_say(desk: Desk, change: dict[str, Any], code: str) -> None:
+    packing.make_group_key("line-a", Path("a.kek"))
+    good(desk.draft("--encrypt-for a.kek" if code == "ALGORITHM" else ""))
+    request = release_desk.read_request(Path("out/my-board-1.2.0.request"))
+    if code == "MANIFEST_REVOKED":
+        change = {"revoked_manifests": (request.digest,)}
+    content = keyset.decode(desk_keyset(desk))
+    made = make_keyset(environment="release", release=0)
+    Path("keyset.cose").write_bytes(replace(made, content=content).next(**change).document)
+    line = "release check out/my-board-1.2.0.request --keyset keyset.cose --published published --advisories osv.json"
+    found = desk(line)
+    assert found.code == 1
+    assert f"check[{code}]" in found.err
+    assert "1 finding\n" in found.out
+    assert code in codes(desk.sign())
+    assert desk.files == ["my-board-1.2.0.cdx.json", "my-board-1.2.0.request", "payload"] + ["private"] * (
+        code == "ALGORITHM"
+    )
+    assert desk.log() == []
+
+
 @pytest.mark.requirement("UPC03", "UPC04", "UPC10")
 @pytest.mark.parametrize("where", ["key set", "statement", "private key"])
 def test_development_keys_in_a_release_image_are_found(desk: Desk, where: str) -> None:
@@ -401,7 +487,7 @@ def test_the_gate_knows_chip_and_size(desk: Desk) -> None:
         from sekisho_tools import layout
 
         inputs = release_check.Inputs(
-            request.envelope, {"fw": data}, layout.load(table), chip, "frozen", "release", bill, []
+            request.envelope, {"fw": data}, layout.load(table), chip, "frozen", desk_keyset(desk), bill, []
         )
         return [one.code for one in release_check.check(inputs)][:1]
 

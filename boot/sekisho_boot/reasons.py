@@ -12,7 +12,7 @@ from micropython import const
 CBOR = const(1)  # The bytes are not well-formed deterministic CBOR.
 LIMIT = const(2)  # A size, depth or count is over the limit of the profile.
 COSE = const(3)  # The COSE structure is malformed or uses a header that is not allowed.
-ALGORITHM = const(4)  # No signature uses an algorithm that the device supports.
+ALGORITHM = const(4)  # An algorithm is not supported by the device or not allowed by the key set.
 SIGNATURE = const(5)  # A signature by a known key does not verify.
 KEY_UNKNOWN = const(6)  # No signature is by a key that the key set names.
 KEY_REVOKED = const(7)  # The signing key is revoked.

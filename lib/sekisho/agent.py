@@ -258,7 +258,8 @@ class Agent:
         from . import payload
 
         gc.collect()
-        chosen = [payload.choose(forms, payload.device_keys()) for forms in payload.offers(envelope, plan)]
+        offers, trusted = payload.offers(envelope, plan), self.engine.keyset()
+        chosen = [payload.choose(forms, payload.device_keys(), trusted) for forms in offers]
         return {target.component: form for target, form in zip(plan.targets, chosen) if form.digest}  # noqa: B905
 
     def _form(self, target):

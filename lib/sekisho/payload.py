@@ -13,7 +13,9 @@ from io import BytesIO
 
 from micropython import const
 from sekisho_boot.cbor import ARRAY, NULL, SIMPLE, UINT, Reader
+from sekisho_boot.keyset import CONTENT
 from sekisho_boot.reasons import (
+    ALGORITHM,
     COMMAND,
     CONTENT_KEY,
     ENVELOPE,
@@ -231,20 +233,25 @@ def device_keys() -> list:
     return [keys[at : at + 16] for at in range(0, len(keys) - 15, 16)]
 
 
-def choose(forms: list, keks) -> Form:
-    """The first of *forms* that this device can read with the key-encryption keys *keks* (16 bytes each).
+def choose(forms: list, keks, trusted) -> Form:
+    """The first of *forms* that this device can read with the key-encryption keys *keks* (16 bytes each) and that the
+    key set *trusted* allows (STS09).
 
-    Raises Refused(CONTENT_KEY) when there is none.
+    Raises Refused when there is none: ALGORITHM where the key set forbids one, else CONTENT_KEY.
     """
+    code = CONTENT_KEY
     for form in forms:
         if form.compressed and not _inflates():
             continue
         if form.encryption is not None:
             form.key = _unlock(form.encryption, keks)
+            if not trusted.allows(CONTENT, _A128CTR):  # `_unlock` takes no other
+                code = ALGORITHM
+                continue
             if form.key is None:
                 continue
         return form
-    raise Refused(CONTENT_KEY)
+    raise Refused(code)
 
 
 def _inflates() -> bool:

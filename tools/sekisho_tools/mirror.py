@@ -8,27 +8,21 @@ a release is judged under the newest of them by the device's own code; payloads 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from . import keyset, publish, release, suit
+from .download import MAX_KEYSET, fetch
 from .errors import ToolError
-from .files import MAX_READ, read_file, why, write_atomic
+from .files import MAX_READ, read_file, write_atomic
 
-TIMEOUT = 60
-"""Seconds without a byte after which a download is given up."""
 MAX_LINKS = 1000
 """Key sets taken in one go."""
-MAX_KEYSET = 8160
 MIN_PAUSE = 10
 """Fewest seconds between two looks at the manufacturer's server."""
 
@@ -42,32 +36,6 @@ class Mirrored:
     keyset: int = 0
     sequence: int | None = None
     notes: list[str] = field(default_factory=list)
-
-
-def fetch(base: str, path: str, limit: int) -> bytes | None:
-    """The body of ``base/path``, None where there is no such file. Raises ToolError NETWORK, SERVER, FILE_TOO_LARGE."""
-    url = f"{base.rstrip('/')}/{path}"
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise ToolError("SERVER", f"{base!r} is no address of a server, for example https://updates.example.com.")
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 (http and https only, see above)
-            data: bytes = answer.read(limit + 1)
-            announced = answer.headers.get("Content-Length")
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 404:
-            return None
-        raise ToolError("SERVER", f"{url} answered {error.code}.") from error
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise ToolError(
-            "NETWORK", f"{url} cannot be fetched: {why(reason) if isinstance(reason, OSError) else reason}."
-        ) from error
-    if len(data) > limit:
-        raise ToolError("FILE_TOO_LARGE", f"{url} has more than {limit} bytes, which it should not.")
-    if announced and announced.isdigit() and int(announced) != len(data):
-        raise ToolError("NETWORK", f"{url} broke off after {len(data)} of {announced} bytes.")
-    return data
 
 
 def mirror(
@@ -141,9 +109,13 @@ def _take_release(base: str, root: Path, class_id: UUID, newest: bytes, done: Mi
         if plan.sequence < before:
             raise ToolError("SEQUENCE", f"The server offers release {plan.sequence}; the copy has {before} already.")
     files = {}
-    for digest, size in release.files_of(suit.decode(envelope), plan):
+    decoded = suit.decode(envelope)
+    for digest, size in release.files_of(decoded, plan):
         if not _have(root, digest):
             files[digest.hex()] = _payload(base, digest, size)
+    for digest in sorted(publish.sbom_digests(decoded.manifest)):
+        if not _have(root, digest):
+            files.update(_bill(base, digest, done))
     if old != envelope or files:
         _put(root, class_id, {**files, publish.LATEST: envelope}, done)
 
@@ -170,6 +142,17 @@ def _payload(base: str, digest: bytes, size: int) -> bytes:
     if len(data) != size or hashlib.sha256(data).digest() != digest:
         raise ToolError("IMAGE_DIGEST", f"The payload {digest.hex()} is not what the release says.")
     return data
+
+
+def _bill(base: str, digest: bytes, done: Mirrored) -> dict[str, bytes]:
+    """The SBOM for auditors; devices do not need it, so a server without it is told and no error."""
+    data = fetch(base, release.payload_path(digest), publish.MAX_BILL)
+    if data is None:
+        done.notes.append(f"The server has no SBOM {digest.hex()}, which its release names.")
+        return {}
+    if hashlib.sha256(data).digest() != digest:
+        raise ToolError("SBOM", f"The SBOM {digest.hex()} on the server is not the one that the release names.")
+    return {digest.hex(): data}
 
 
 def keep_fresh(look: Callable[[], Mirrored], every: int, say: Callable[[str], None], rounds: int | None = None) -> None:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cbor2
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -26,11 +27,17 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
-from . import cose, suit
+from . import cose, device_code, suit
 from .errors import ToolError
 from .files import read_file, write_atomic
+from .suit_names import COMPRESSION, ZLIB
+
+assert device_code
+from sekisho_boot import keyset as device_keyset  # noqa: E402
 
 A128CTR, A128KW = -65534, -3
+CONTENT_ALGORITHMS = {A128CTR: "A128CTR"}
+"""What devices can decrypt: COSE number -> name."""
 WINDOW = 12
 """Bits of the zlib window: 4 KiB. 32 KiB would make firmware 2.5 % smaller and cost the device 28 KiB of heap more."""
 MAX_WINDOW = 13
@@ -157,3 +164,52 @@ def unpack(form: suit.Packed, content: bytes, size: int, groups: Sequence[GroupK
         except zlib.error as error:
             raise ToolError("IMAGE_DIGEST", f"The packed payload does not unpack ({error}).") from error
     return content
+
+
+# -- what an envelope offers ----------------------------------------------------------------------------------------
+
+
+def packed_forms(envelope: suit.Envelope) -> list[tuple[str, suit.Packed]]:
+    """(component name, form) of every packed payload that the install sequence of *envelope* offers, best first."""
+    names = [suit.show_id(identifier) for identifier in envelope.manifest.components]
+    found: list[tuple[str, suit.Packed]] = []
+    _collect(envelope.manifest.sequences.get(20, ()), names, {}, 0, found)
+    return found
+
+
+def _collect(
+    commands: suit.Commands,
+    names: list[str],
+    values: dict[int, Any],
+    current: int,
+    found: list[tuple[str, suit.Packed]],
+) -> None:
+    values = {index: dict(own) for index, own in values.items()}
+    for command in commands:
+        if command.code == 12 and isinstance(command.argument, int):
+            current = command.argument
+        elif command.code == 20:
+            values.setdefault(current, {}).update(command.argument)
+        elif command.code == 15:
+            for alternative in command.argument:
+                _collect(alternative, names, values, current, found)
+        elif command.code == 22:
+            own = values.get(current, {})
+            source = values.get(own.get(22, -1), {})
+            if {3, 14, 21} <= set(source):
+                encryption = own[19].encoded if 19 in own else None
+                form = suit.Packed(source[3].value, source[14], source[21], encryption, own.get(COMPRESSION) == ZLIB)
+                found.append((names[current], form))
+
+
+def check_allowed(envelope: suit.Envelope, keyset: Any) -> None:
+    """Refuse packed payloads whose encryption the device's key set *keyset* forbids (STS09): ToolError ALGORITHM."""
+    for name, form in packed_forms(envelope):
+        if form.encryption is None:
+            continue
+        algorithm = suit.encryption_info(form.encryption).algorithm
+        if not keyset.allows(device_keyset.CONTENT, algorithm):
+            called = f"{CONTENT_ALGORITHMS.get(algorithm, 'the encryption')} (COSE {algorithm})"
+            raise ToolError(
+                "ALGORITHM", f"A device would refuse this release: its key set does not allow {called} for {name}."
+            )

@@ -1,8 +1,8 @@
 """Puts releases where devices look for them: a directory that any static web server can serve.
 
 ``/<class uuid>/latest.suit``, ``/<class uuid>/keyset.cose`` (the newest), ``/<class uuid>/keyset-<version>.cose`` (the
-chain a device follows link by link) and ``/payload/<sha256>``. Every file appears whole or not at all, and a release
-appears last, so a device never finds one whose payload is missing.
+chain a device follows link by link) and ``/payload/<sha256>``, where the SBOM of a release lies too. Every file appears
+whole or not at all, and a release appears last, so a device never finds one whose payload is missing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from .files import read_file, write_atomic
 
 LATEST = "latest.suit"
 NEWEST = "keyset.cose"
+BILL = ".cdx.json"
+"""Suffix of an SBOM beside its release."""
+MAX_BILL = 4 << 20
 _PAYLOAD_URI = re.compile(r"(?:^|/)payload/([0-9a-f]{64})$")
 _SBOM = re.compile(r"SBOM-SHA256: ([0-9a-f]{64})")
 _ENVELOPE_TAG = bytes.fromhex("d86b")
@@ -92,7 +95,7 @@ def publish(root: Path, class_id: UUID | None, files: Sequence[Path]) -> Publish
     """Publish *files* (at most one release, any number of payloads and key sets; told apart by their content).
 
     *class_id* None takes the class that the release names. Payloads that are not among *files* are taken from
-    ``payload/`` beside the release, where `release create` puts them.
+    ``payload/`` beside the release, where `release create` puts them, and so is the SBOM.
 
     Raises ToolError: FILE, ENVELOPE (two releases, or one that cannot be read), CLASS (the release does not name
     *class_id*, or nothing says which class is meant), IMAGE_DIGEST (a payload that the release does not name), PAYLOAD
@@ -130,7 +133,7 @@ def _named_payloads(
     """The payloads that the release names and that were not given; everything given must be named."""
     named = {parameters[3].value for parameters in manifest.parameters() if 3 in parameters}
     fetched = {bytes.fromhex(match[1]) for match in map(_PAYLOAD_URI.search, manifest.uris()) if match}
-    bills = {bytes.fromhex(digest) for digest in _SBOM.findall(" ".join(map(str, (manifest.text or {}).values())))}
+    bills = sbom_digests(manifest)
     have = set()
     for path, data in given:
         digest = hashlib.sha256(data).digest()
@@ -146,7 +149,23 @@ def _named_payloads(
                 raise ToolError("IMAGE_DIGEST", f"{beside} is not what its name says; make the release again.")
         elif root is None or not (root / "payload" / digest.hex()).exists():
             raise ToolError("PAYLOAD", f"{release} needs a payload that is neither named here nor at {beside}.")
-    return found
+    return found + _bill_beside(release, bills - have)
+
+
+def sbom_digests(manifest: suit.Manifest) -> set[bytes]:
+    """SHA-256 of the SBOMs that the texts of a release name."""
+    return {bytes.fromhex(digest) for digest in _SBOM.findall(" ".join(map(str, (manifest.text or {}).values())))}
+
+
+def _bill_beside(release: Path, wanted: set[bytes]) -> list[tuple[Path, bytes]]:
+    """The SBOM beside *release*, if there is one: devices do not need it. ToolError SBOM for another than the named."""
+    path = release.with_suffix(BILL)
+    if not wanted or not path.exists():
+        return []
+    data = read_file(path, "SBOM", MAX_BILL)
+    if hashlib.sha256(data).digest() not in wanted:
+        raise ToolError("SBOM", f"{path} is not the SBOM that {release} names; make the release again.")
+    return [(path, data)]
 
 
 def _write(

@@ -23,7 +23,6 @@ from .files import read_file, write_atomic
 from .flashimage import check_firmware_version, make_littlefs, read_tree
 from .identity import Identity
 from .layout import Layout
-from .suit_names import COMPRESSION, ZLIB
 
 assert device_code
 from sekisho_boot import keyset as device_keyset  # noqa: E402
@@ -161,12 +160,15 @@ def check(envelope: bytes, keyset: Any, identity: Identity, now: int | None = No
     *now* is seconds since 1970; without it times are judged as of the key set's issue. *state* None takes a device on
     which the release can be installed at all.
     """
-    state = state or fitting_device(suit.decode(envelope))
+    decoded = suit.decode(envelope)
+    state = state or fitting_device(decoded)
     try:
         core = sever(envelope)
-        return device_suit.check(core, keyset, identity, state, keyset.issued_at if now is None else now)
+        plan = device_suit.check(core, keyset, identity, state, keyset.issued_at if now is None else now)
     except reasons.Refused as refused:
         raise _refused(refused, "release") from None
+    packing.check_allowed(decoded, keyset)
+    return plan
 
 
 def sever(envelope: bytes) -> bytes:
@@ -362,50 +364,17 @@ def summary(made: Made) -> dict[str, Any]:
                 "compressed": form.compressed,
                 "encrypted": form.encryption is not None,
             }
-            for name, form in packed_forms(suit.decode(made.envelope))
+            for name, form in packing.packed_forms(suit.decode(made.envelope))
         ],
     }
 
 
-def packed_forms(envelope: suit.Envelope) -> list[tuple[str, suit.Packed]]:
-    """(component name, form) of every packed payload that the install sequence of *envelope* offers, best first."""
-    names = [suit.show_id(identifier) for identifier in envelope.manifest.components]
-    found: list[tuple[str, suit.Packed]] = []
-    _collect(envelope.manifest.sequences.get(20, ()), names, {}, 0, found)
-    return found
-
-
 def files_of(envelope: suit.Envelope, plan: Any) -> list[tuple[bytes, int]]:
     """(SHA-256, size) of every payload that devices may fetch: packed forms, and images that are not encrypted."""
-    forms = packed_forms(envelope)
+    forms = packing.packed_forms(envelope)
     secret = {name for name, form in forms if form.encryption}
     images = [t for t in plan.targets if device_suit.NAMES[t.component] not in secret]
     return [*((form.digest, form.size) for _, form in forms), *((bytes(t.digest), int(t.size)) for t in images)]
-
-
-def _collect(
-    commands: suit.Commands,
-    names: list[str],
-    values: dict[int, Any],
-    current: int,
-    found: list[tuple[str, suit.Packed]],
-) -> None:
-    values = {index: dict(own) for index, own in values.items()}
-    for command in commands:
-        if command.code == 12 and isinstance(command.argument, int):
-            current = command.argument
-        elif command.code == 20:
-            values.setdefault(current, {}).update(command.argument)
-        elif command.code == 15:
-            for alternative in command.argument:
-                _collect(alternative, names, values, current, found)
-        elif command.code == 22:
-            own = values.get(current, {})
-            source = values.get(own.get(22, -1), {})
-            if {3, 14, 21} <= set(source):
-                encryption = own[19].encoded if 19 in own else None
-                form = suit.Packed(source[3].value, source[14], source[21], encryption, own.get(COMPRESSION) == ZLIB)
-                found.append((names[current], form))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -457,7 +426,7 @@ def verify(
         raise _refused(reasons.Refused(reasons.EXPIRED_KEYSET), "release")
     plan = check(envelope, keyset, identity or own_identity(decoded), now)
     candidates = {hashlib.sha256(read_file(path, "payload")).digest(): path for path in payloads}
-    forms = packed_forms(decoded)
+    forms = packing.packed_forms(decoded)
     found = []
     for target in plan.targets:
         component = device_suit.NAMES[target.component]

@@ -7,20 +7,18 @@ must say why, and the reason goes into the signing log and the release's sidecar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
-from . import advisories, device_code, flashimage, imagefile, keyset, sbom, suit
+from . import advisories, device_code, flashimage, imagefile, keyset, packing, published, sbom, suit
 from .errors import ToolError
-from .files import read_file
 from .layout import Layout
 
 assert device_code.BOOT
 
-from sekisho_boot.keyset import MAX_KEYSET  # noqa: E402
+from sekisho_boot import keyset as device_keyset  # noqa: E402
 
 FROZEN, STOCK = flashimage.FROZEN, flashimage.STOCK
 MAX_DOWNLOAD = 12288
@@ -32,6 +30,7 @@ SUPPORT, CONTACT, SBOM = "Support-Until", "Contact", "SBOM-SHA256"
 
 _ENGINE = ("sekisho_boot/engine.py", "sekisho_boot/suit.py", "sekisho_boot/keyset.py", "_boot.py")
 _AGENT = "sekisho/agent.py"
+_FAR = 253_402_300_799  # 9999-12-31, the last day that `datetime` knows
 _SIGN_TAG = b"\xd8\x62\x84\x40\xa0"  # a COSE_Sign with empty headers, as every key set document begins
 _SECRETS = (b"PRIVATE KEY-----", b'"format":"sekisho-kek-1"')
 
@@ -51,8 +50,8 @@ class Finding:
 class Inputs:
     """What the gate looks at.
 
-    *images*: component name -> its bytes (not packed). *payloads*: SHA-256 of whatever else must be there to publish.
-    *mode*: ``frozen`` or ``stock``. *published*: directories with the releases that are out. *threshold*: severity
+    *images*: component name -> its bytes (not packed). *keyset*: the document that devices will judge it by. *mode*:
+    ``frozen`` or ``stock``. *published*: the releases that are out, None where nobody said. *threshold*: severity
     (`advisories.SEVERITIES`) from which a known vulnerability is too much.
     """
 
@@ -61,13 +60,18 @@ class Inputs:
     table: Layout
     chip: str
     mode: str
-    environment: str
+    keyset: bytes
     sbom: bytes | None = None
     advisories: Sequence[Mapping[str, Any]] | None = None
     threshold: str = "medium"
-    published: Sequence[Path] = ()
+    published: Sequence[tuple[str, suit.Envelope]] | None = None
     payload_only: bool = False
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
+
+    @property
+    def environment(self) -> str:
+        """``development`` or ``release``."""
+        return keyset.decode(self.keyset).environment_name
 
 
 def check(inputs: Inputs) -> list[Finding]:
@@ -85,6 +89,7 @@ def check(inputs: Inputs) -> list[Finding]:
     if inputs.environment == "release":
         for name, data in inputs.images.items():
             found += _strange_keys(name, data)
+    found += _trust(inputs, decoded)
     found += _published(inputs, decoded)
     found += _texts(inputs, decoded)
     found += _bill(inputs, decoded)
@@ -141,7 +146,7 @@ def _strange_keys(name: str, data: bytes) -> list[Finding]:
     for what, content in [(name, data), *(flashimage.read_littlefs(data) or {}).items()]:
         place = content.find(_SIGN_TAG)
         while place >= 0:
-            if _environment(content[place : place + MAX_KEYSET]) == "development":
+            if _environment(content[place : place + device_keyset.MAX_KEYSET]) == "development":
                 sentence = f"{what} holds a development key set: whoever has those open keys could sign for it."
                 found["key set"] = Finding("DEVELOPMENT_KEY", sentence)
             place = content.find(_SIGN_TAG, place + 1)
@@ -166,6 +171,30 @@ def _environment(data: bytes) -> str | None:
         return None
 
 
+# -- what devices trust ---------------------------------------------------------------------------------------------
+
+
+def _trust(inputs: Inputs, decoded: suit.Envelope) -> list[Finding]:
+    """What the key set says against the release, whoever signs it."""
+    content, found = keyset.decode(inputs.keyset), []
+    number = decoded.manifest.sequence_number
+    if datetime.fromtimestamp(min(content.expires, _FAR), UTC).date() <= inputs.today:
+        found.append(Finding("EXPIRED_KEYSET", "The key set has expired: devices install nothing; renew it first."))
+    if decoded.digest.value in content.revoked_manifests:
+        found.append(Finding("MANIFEST_REVOKED", "The key set revokes this very release."))
+    for name in inputs.images:
+        floor, ceiling = content.limits.get(name, (0, number))
+        if number < floor:
+            found.append(Finding("FLOOR", f"The sequence number {number} is below the floor of {name}, {floor}."))
+        if number > ceiling:
+            found.append(Finding("CEILING", f"The sequence number {number} is above the ceiling of {name}, {ceiling}."))
+    try:
+        packing.check_allowed(decoded, device_keyset.parse(inputs.keyset))
+    except ToolError as error:
+        found.append(Finding(error.code, error.sentence))
+    return found
+
+
 # -- what is out already --------------------------------------------------------------------------------------------
 
 
@@ -174,34 +203,19 @@ def version_key(version: str) -> list[tuple[int, str]]:
     return advisories.order(version)
 
 
-def _classes(decoded: suit.Envelope) -> set[bytes]:
-    return {parameters[2] for parameters in decoded.manifest.parameters() if 2 in parameters}
-
-
 def _versions(decoded: suit.Envelope) -> set[str]:
     texts = (decoded.manifest.text or {}).values()
     parts = [part for text in texts for part in text.values() if isinstance(part, Mapping)]
     return {part["component-version"] for part in parts if part.get("component-version")}
 
 
-def releases_in(directories: Iterable[Path]) -> list[tuple[Path, suit.Envelope]]:
-    """Every release under *directories*; ToolError FILE, or its code for a file that is none."""
-    found = []
-    for directory in directories:
-        if not directory.is_dir():
-            raise ToolError("FILE", f"{directory} is no directory of published releases.")
-        for path in sorted(directory.rglob("*.suit")):
-            found.append((path, suit.decode(read_file(path, "published release", 1 << 20))))
-    return found
-
-
 def _published(inputs: Inputs, decoded: suit.Envelope) -> list[Finding]:
-    if not inputs.published:
-        return [Finding("PUBLISHED", "Nobody said what is published already (--published DIR).")]
+    if inputs.published is None:
+        return [Finding("PUBLISHED", "Nobody said what is published already (--published DIR or URL).")]
     found = []
-    own, versions = _classes(decoded), sorted(_versions(decoded))
-    for path, other in releases_in(inputs.published):
-        if not own & _classes(other):
+    own, versions = published.classes_of(decoded), sorted(_versions(decoded))
+    for path, other in inputs.published:
+        if not own & published.classes_of(other):
             continue
         if other.manifest.sequence_number >= decoded.manifest.sequence_number:
             number = other.manifest.sequence_number

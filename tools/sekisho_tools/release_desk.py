@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from . import approvals, cose, keys, keyset, release, release_check, sbom, suit
+from . import approvals, cose, keys, keyset, packing, release, release_check, sbom, suit
 from .errors import ToolError
 from .files import read_file, write_atomic
 
@@ -41,6 +41,11 @@ class Request:
     mode: str
     payload_only: bool = False
     note: str = ""
+
+    @property
+    def wanted(self) -> tuple[str, str, str, bool]:
+        """How the gate judges it: chip, layout, mode, payload_only."""
+        return self.chip, self.layout, self.mode, self.payload_only
 
     @property
     def digest(self) -> bytes:
@@ -121,7 +126,7 @@ def summary(envelope: bytes) -> list[str]:
         if 4 in parameters:
             lines.append(f"{name}: to be installed before {datetime.fromtimestamp(parameters[4], UTC).isoformat()}")
     lines += _ties(manifest, names)
-    for name, form in release.packed_forms(decoded):
+    for name, form in packing.packed_forms(decoded):
         how = " and ".join(word for word in (form.encryption and "encrypted", form.compressed and "compressed") if word)
         lines.append(f"{name}: travels {how}, {form.size} bytes, SHA-256 {form.digest.hex()}")
         if form.encryption:
@@ -319,10 +324,15 @@ def sidecar(envelope: bytes, verdicts: Sequence[dict[str, Any]], bill: bytes | N
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
+def require_new(path: Path) -> None:
+    """Refuse with FILE_EXISTS where there is a file already."""
+    if path.exists():
+        raise ToolError("FILE_EXISTS", f"{path} exists already; name another file with --out.")
+
+
 def write_new(path: Path, data: str | bytes) -> Path:
     """Write a file that must not be there yet. Raises ToolError FILE_EXISTS or FILE."""
-    if path.exists():
-        raise ToolError("FILE_EXISTS", f"{path} exists already; name another file.")
+    require_new(path)
     return write_atomic(path, data + "\n" if isinstance(data, str) else data)
 
 
@@ -357,7 +367,7 @@ def gather(request: Request, directory: Path) -> tuple[dict[str, bytes], bytes |
         images[name] = read_file(path, f"image of {name}")
         if hashlib.sha256(images[name]).digest() != digest:
             raise ToolError("IMAGE_DIGEST", f"{path} is not the image that the release names: its SHA-256 differs.")
-    for name, form in release.packed_forms(decoded):
+    for name, form in packing.packed_forms(decoded):
         data = read_file(directory / release.payload_path(form.digest), f"packed payload of {name}")
         if hashlib.sha256(data).digest() != form.digest:
             raise ToolError("IMAGE_DIGEST", f"The packed payload of {name} is not the one that the release names.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from .. import (
     keys,
     layout,
     packing,
+    published,
     release,
     release_check,
     release_desk,
@@ -25,6 +27,9 @@ from .. import (
 )
 from ..errors import ToolError
 from ..files import read_file
+from ..hawkbit import Api
+from ._groups import grouped
+from ._server import CaOption, PasswordOption, UserOption, connect
 
 app = typer.Typer()
 
@@ -71,8 +76,13 @@ PayloadOnlyOption = Annotated[
     bool, typer.Option("--payload-only", help="Take firmware of a MicroPython that our device code does not support.")
 ]
 PublishedOption = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="DIR", help="Where published releases are; this one must come after them. Repeatable."),
+    list[str] | None,
+    typer.Option(
+        "--published",
+        metavar="DIR|URL",
+        help="Where releases are out that this one must come after: a directory, a web site, with --user the update "
+        "server or hawkBit. Repeatable.",
+    ),
 ]
 AdvisoriesOption = Annotated[
     list[Path] | None,
@@ -104,27 +114,117 @@ KnownOption = Annotated[
 ExpectOption = Annotated[
     str | None, typer.Option(metavar="SHA256", help="Go on without asking if this is the manifest digest.")
 ]
+PayloadsOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where payload/ and the SBOM are; beside the request if left out.")
+]
 KeyOption = Annotated[str, typer.Option(metavar="KEY", help="Release key that signs: a .key file or pkcs11: URI.")]
 
 
-@dataclass(frozen=True)
-class _Gate:
-    """Options of the gate, as they stand on the command line."""
+Wanted = tuple[str, str, str, bool]
+"""How the gate judges: chip, layout, mode, payload_only."""
 
-    published: Sequence[Path] | None
-    advisories: Sequence[Path] | None
-    threshold: str
+
+@dataclass(frozen=True)
+class Product:
+    """Options that say what is released, apart from who signs it."""
+
+    version: VersionOption
+    vendor: VendorOption
+    product_class: ClassOption
+    firmware: FirmwareOption = None
+    application: AppOption = None
+    chip: ChipOption = "esp32"
+    table: LayoutOption = "4MiB"
+    mode: ModeOption = "frozen"
+    payload_only: PayloadOnlyOption = False
+
+    @property
+    def wanted(self) -> Wanted:
+        """How the gate judges it."""
+        return self.chip, self.table, self.mode, self.payload_only
+
+    def components(self) -> tuple[release.Component, ...]:
+        """The images that the files hold."""
+        rows = layout.load(self.table)
+        parts = []
+        if self.firmware is not None:
+            data = read_file(self.firmware, "firmware")
+            parts.append(release.firmware(data, rows, self.chip, self.payload_only))
+        if self.application is not None:
+            parts.append(release.application(self.application, rows))
+        return tuple(parts)
+
+    def bill(self, parts: Sequence[release.Component]) -> bytes:
+        """The SBOM of these images."""
+        stock = self.mode == release_check.STOCK
+        return sbom.for_release(self.vendor, self.product_class, self.version, parts, stock=stock)
+
+
+@dataclass(frozen=True)
+class AnyProduct(Product):
+    """The same, for a command that works without a product too."""
+
+    version: VersionOption = ""
+    vendor: VendorOption = ""
+    product_class: ClassOption = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Options that say what stands in the release besides its images."""
+
+    sequence: SequenceOption
+    text: TextOption = None
+    support: SupportOption = None
+    contact: ContactOption = None
+    needs: NeedsOption = None
+    name: NameOption = None
+    compress: CompressOption = False
+    encrypt: EncryptOption = None
+    bill: BillOption = None
+    no_bill: NoBillOption = False
+
+    def request(self, product: Product) -> release.Request:
+        """What is to be released."""
+        parts = product.components()
+        document = None
+        if self.bill is not None:
+            document = sbom.read(self.bill)
+        elif not self.no_bill:
+            document = product.bill(parts)
+        return release.Request(
+            vendor=product.vendor,
+            product_class=product.product_class,
+            version=product.version,
+            sequence=self.sequence,
+            components=parts,
+            texts=release.read_texts(self.text or []),
+            ties=release.read_ties(self.needs or []),
+            name=self.name,
+            support=self.support,
+            contact=self.contact,
+            bill=document,
+            compress=self.compress,
+            groups=tuple(packing.read_group_key(path) for path in self.encrypt or ()),
+        )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Options of the gate."""
+
+    sources: PublishedOption = None
+    user: UserOption = None
+    password_file: PasswordOption = None
+    ca: CaOption = None
+    advisory: AdvisoriesOption = None
+    threshold: ThresholdOption = "medium"
 
     def inputs(
-        self,
-        envelope: bytes,
-        images: dict[str, bytes],
-        bill: bytes | None,
-        how: tuple[str, str, str, bool],
-        keyset: bytes,
+        self, envelope: bytes, images: dict[str, bytes], bill: bytes | None, wanted: Wanted, keyset: bytes
     ) -> release_check.Inputs:
-        """For `release_check.check`; *how*: chip, layout, mode, payload_only."""
-        chip, table, mode, payload_only = how
+        """For `release_check.check`."""
+        chip, table, mode, payload_only = wanted
         if self.threshold not in advisories.SEVERITIES:
             raise ToolError("USAGE", f"--refuse-from is one of {', '.join(advisories.SEVERITIES)}.")
         if mode not in (release_check.FROZEN, release_check.STOCK):
@@ -135,60 +235,49 @@ class _Gate:
             table=layout.load(table),
             chip=chip,
             mode=mode,
-            environment=release_desk.environment_of(keyset),
+            keyset=keyset,
             sbom=bill,
-            advisories=advisories.load(self.advisories) if self.advisories else None,
+            advisories=advisories.load(self.advisory) if self.advisory else None,
             threshold=self.threshold,
-            published=self.published or (),
+            published=self._found(envelope),
             payload_only=payload_only,
         )
 
+    def _found(self, envelope: bytes) -> published.Found | None:
+        """The releases that are out, or None where nobody said where."""
+        if not self.sources:
+            return None
 
-def _request(
-    version: str,
-    sequence: int,
-    vendor: str,
-    product_class: str,
-    firmware: Path | None,
-    application: Path | None,
-    text: list[str] | None,
-    support: str | None,
-    contact: str | None,
-    needs: list[str] | None,
-    how: tuple[str, str, str, bool],
-    name: str | None,
-    compress: bool,
-    encrypt: list[Path] | None,
-    bill: Path | None,
-    no_bill: bool,
-) -> release.Request:
-    chip, table, mode, payload_only = how
-    rows = layout.load(table)
-    parts = []
-    if firmware is not None:
-        parts.append(release.firmware(read_file(firmware, "firmware"), rows, chip, payload_only))
-    if application is not None:
-        parts.append(release.application(application, rows))
-    document = None
-    if bill is not None:
-        document = sbom.read(bill)
-    elif not no_bill:
-        document = sbom.for_release(vendor, product_class, version, parts, stock=mode == release_check.STOCK)
-    return release.Request(
-        vendor=vendor,
-        product_class=product_class,
-        version=version,
-        sequence=sequence,
-        components=tuple(parts),
-        texts=release.read_texts(text or []),
-        ties=release.read_ties(needs or []),
-        name=name,
-        support=support,
-        contact=contact,
-        bill=document,
-        compress=compress,
-        groups=tuple(packing.read_group_key(path) for path in encrypt or ()),
-    )
+        def log_in(url: str) -> Api:
+            return connect(url, self.user, self.password_file, self.ca)
+
+        named = self.user or os.environ.get("SEKISHO_USER")
+        return published.find(self.sources, published.classes_of(suit.decode(envelope)), log_in if named else None)
+
+
+@dataclass(frozen=True)
+class Signing:
+    """Options of whoever signs."""
+
+    override: OverrideOption = None
+    policy: PolicyOption = None
+    approval: ApprovalOption = None
+    passphrase_fd: PassphraseOption = None
+    log: LogOption = None
+
+    def judge(self, inputs: release_check.Inputs, key: str) -> release_desk.Verdict:
+        """The verdict of gate and approvers."""
+        given = [approvals.read(path) for path in self.approval or ()]
+        return release_desk.judge(inputs, approvals.find_policy(self.policy, key), given, self.override)
+
+    def open(self, key: str, environment: str) -> keys.Signer:
+        """The release key."""
+        return keys.open_signer(key, keys.Passphrases(self.passphrase_fd), role="release", environment=environment)
+
+    def record(self, key: str, verdict: release_desk.Verdict, name: str, envelope: bytes, signer: keys.Signer) -> None:
+        """Enter it into the signing log, before the signature leaves."""
+        digest = suit.decode(envelope).digest.value.hex()
+        keys.record(self.log or keys.log_path(key), verdict.words(name, envelope), signer, digest)
 
 
 def _tell(findings: Sequence[release_check.Finding]) -> None:
@@ -215,56 +304,28 @@ def _require_key(key: str, environment: str) -> None:
     "--sequence 2 --key keys/release.key --keyset keyset.cose --vendor example.com --class my-board --out release",
     help="Make a signed release: NAME.suit, payload/<sha256>, SBOM. The same inputs give the same bytes.",
 )
+@grouped
 def create(
-    version: VersionOption,
-    sequence: SequenceOption,
+    product: Product,
+    contents: Contents,
     key: KeyOption,
     keyset: KeysetOption,
-    vendor: VendorOption,
-    product_class: ClassOption,
     out: OutOption,
-    firmware: FirmwareOption = None,
-    application: AppOption = None,
-    text: TextOption = None,
-    support: SupportOption = None,
-    contact: ContactOption = None,
-    needs: NeedsOption = None,
-    chip: ChipOption = "esp32",
-    table: LayoutOption = "4MiB",
-    mode: ModeOption = "frozen",
-    name: NameOption = None,
-    compress: CompressOption = False,
-    encrypt: EncryptOption = None,
-    bill: BillOption = None,
-    no_bill: NoBillOption = False,
-    payload_only: PayloadOnlyOption = False,
-    published: PublishedOption = None,
-    advisory: AdvisoriesOption = None,
-    threshold: ThresholdOption = "medium",
-    override: OverrideOption = None,
-    policy: PolicyOption = None,
-    approval: ApprovalOption = None,
-    passphrase_fd: PassphraseOption = None,
-    log: LogOption = None,
+    gate: Gate,
+    signing: Signing,
     as_json: JsonOption = False,
 ) -> None:
     """Gather the inputs, make the release, let the gate judge it, sign, write it, say what it is."""
-    how = (chip, table, mode, payload_only)
-    request = _request(
-        version, sequence, vendor, product_class, firmware, application, text, support, contact, needs, how, name,
-        compress, encrypt, bill, no_bill,
-    )  # fmt: skip
+    request = contents.request(product)
     document = read_file(keyset, "key set")
     _require_key(key, release_desk.environment_of(document))
     made = release.draft(request)
     images = {part.name: part.data for part in made.components}
-    inputs = _Gate(published, advisory, threshold).inputs(made.envelope, images, made.bill, how, document)
-    given = [approvals.read(path) for path in approval or ()]
-    verdict = release_desk.judge(inputs, approvals.find_policy(policy, key), given, override)
+    verdict = signing.judge(gate.inputs(made.envelope, images, made.bill, product.wanted, document), key)
     _note(verdict)
-    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="release", environment=verdict.environment)
+    signer = signing.open(key, verdict.environment)
     signed = release.sign(made, signer, document)
-    keys.record(log or keys.log_path(key), verdict.words(made.name, made.envelope), signer, made.digest.hex())
+    signing.record(key, verdict, made.name, made.envelope, signer)
     written = release.write(signed, out)
     told = release_desk.sidecar(signed.envelope, [verdict.to_dict()], made.bill)
     side = release_desk.write_sidecar(out / (made.name + release_desk.SIDECAR), told)
@@ -272,7 +333,7 @@ def create(
         shown = {"written": [str(path) for path in written], "sidecar": str(side), **release.summary(signed)}
         typer.echo(json.dumps(shown, indent=2))
         return
-    for path in written:
+    for path in (*written, side):
         typer.echo(f"wrote {path}")
     typer.echo(f"class {release.summary(signed)['class']}, sequence {made.sequence}")
 
@@ -283,38 +344,16 @@ def create(
     "--contact security@example.com --out release",
     help="Offline signing, step 1: write a request for approvers and the holder of the release key, and the payloads.",
 )
+@grouped
 def draft(
-    version: VersionOption,
-    sequence: SequenceOption,
-    vendor: VendorOption,
-    product_class: ClassOption,
+    product: Product,
+    contents: Contents,
     out: OutOption,
-    firmware: FirmwareOption = None,
-    application: AppOption = None,
-    text: TextOption = None,
-    support: SupportOption = None,
-    contact: ContactOption = None,
-    needs: NeedsOption = None,
-    chip: ChipOption = "esp32",
-    table: LayoutOption = "4MiB",
-    mode: ModeOption = "frozen",
-    name: NameOption = None,
-    compress: CompressOption = False,
-    encrypt: EncryptOption = None,
-    bill: BillOption = None,
-    no_bill: NoBillOption = False,
-    payload_only: PayloadOnlyOption = False,
     note: Annotated[str, typer.Option(help="Why, in words, for those who are asked to sign.")] = "",
 ) -> None:
     """Make everything but the signature."""
-    how = (chip, table, mode, payload_only)
-    made = release.draft(
-        _request(
-            version, sequence, vendor, product_class, firmware, application, text, support, contact, needs, how, name,
-            compress, encrypt, bill, no_bill,
-        )
-    )  # fmt: skip
-    asked = release_desk.Request(made.name, made.envelope, chip, table, mode, payload_only, note)
+    made = release.draft(contents.request(product))
+    asked = release_desk.Request(made.name, made.envelope, *product.wanted, note)
     target = out / (made.name + release_desk.REQUEST)
     if target.exists():
         raise ToolError("FILE_EXISTS", f"{target} exists already; name another release or directory.")
@@ -361,8 +400,7 @@ def approve(
     _agree(asked, expect, "Approve this?")
     signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="approver")
     target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}{release_desk.APPROVAL}")
-    if target.exists():
-        raise ToolError("FILE_EXISTS", f"{target} exists already; name another file with --out.")
+    release_desk.require_new(target)
     document = approvals.approve(asked.digest, signer, signer.statement.environment)
     keys.record(log or keys.log_path(key), f"approval of release {asked.name}", signer, asked.digest.hex())
     release_desk.write_new(target, document)
@@ -374,46 +412,35 @@ def approve(
     "--keyset keyset.cose --published published --advisories osv --approval release/my-board-1.4.0.request.*.approval",
     help="Offline signing, step 3, by the holder of the release key: check, show, sign. Needs the payloads beside it.",
 )
+@grouped
 def sign(
     request: RequestArgument,
     key: KeyOption,
     keyset: KeysetOption,
-    payloads: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where payload/ and the SBOM are; beside the request if left out."),
-    ] = None,
+    gate: Gate,
+    signing: Signing,
+    payloads: PayloadsOption = None,
     known: KnownOption = None,
     expect: ExpectOption = None,
-    published: PublishedOption = None,
-    advisory: AdvisoriesOption = None,
-    threshold: ThresholdOption = "medium",
-    override: OverrideOption = None,
-    policy: PolicyOption = None,
-    approval: ApprovalOption = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the signature goes.")] = None,
-    passphrase_fd: PassphraseOption = None,
-    log: LogOption = None,
 ) -> None:
     """Judge the request anew from the bytes at hand, ask, log, sign."""
     asked = release_desk.read_request(request)
     document = read_file(keyset, "key set")
     _require_key(key, release_desk.environment_of(document))
     images, bill = release_desk.gather(asked, payloads or request.parent)
-    how = (asked.chip, asked.layout, asked.mode, asked.payload_only)
-    inputs = _Gate(published, advisory, threshold).inputs(asked.envelope, images, bill, how, document)
+    inputs = gate.inputs(asked.envelope, images, bill, asked.wanted, document)
     _show(asked, known)
-    given = [approvals.read(path) for path in approval or ()]
-    verdict = release_desk.judge(inputs, approvals.find_policy(policy, key), given, override)
+    verdict = signing.judge(inputs, key)
     _note(verdict)
     for one in verdict.approvers:
         typer.echo(f"approved by {one.label} ({one.key_id.hex()})")
     _agree(asked, expect, "Sign this?")
-    signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="release", environment=verdict.environment)
+    signer = signing.open(key, verdict.environment)
     target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}{release_desk.SIGNATURE}")
-    if target.exists():
-        raise ToolError("FILE_EXISTS", f"{target} exists already; name another file with --out.")
+    release_desk.require_new(target)
     answer = release_desk.respond(asked, signer, document, verdict)
-    keys.record(log or keys.log_path(key), verdict.words(asked.name, asked.envelope), signer, asked.digest.hex())
+    signing.record(key, verdict, asked.name, asked.envelope, signer)
     release_desk.write_new(target, answer.to_json())
     typer.echo(f"wrote {target}")
 
@@ -448,32 +475,31 @@ def assemble(
     "--advisories osv",
     help="The gate alone: everything that keeps a request from being signed. Exit code 1 if there is anything.",
 )
+@grouped
 def check(
     request: RequestArgument,
     keyset: KeysetOption,
-    payloads: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where payload/ and the SBOM are; beside the request if left out."),
-    ] = None,
-    published: PublishedOption = None,
-    advisory: AdvisoriesOption = None,
-    threshold: ThresholdOption = "medium",
+    gate: Gate,
+    payloads: PayloadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge and print."""
     asked = release_desk.read_request(request)
     images, bill = release_desk.gather(asked, payloads or request.parent)
-    how = (asked.chip, asked.layout, asked.mode, asked.payload_only)
-    document = read_file(keyset, "key set")
-    inputs = _Gate(published, advisory, threshold).inputs(asked.envelope, images, bill, how, document)
-    findings = release_check.check(inputs)
+    findings = release_check.check(
+        gate.inputs(asked.envelope, images, bill, asked.wanted, read_file(keyset, "key set"))
+    )
     if as_json:
         typer.echo(json.dumps([{"code": one.code, "sentence": one.sentence} for one in findings], indent=2))
     else:
         _tell(findings)
-        typer.echo(f"{request}: {len(findings)} findings" if findings else f"{request}: may be signed")
+        typer.echo(f"{request}: {_count(len(findings))}" if findings else f"{request}: may be signed")
     if findings:
         raise typer.Exit(1)
+
+
+def _count(number: int) -> str:
+    return "1 finding" if number == 1 else f"{number} findings"
 
 
 @app.command(
@@ -514,32 +540,19 @@ def group_key(
     "--vendor example.com --class my-board",
     help="Write the SBOM (CycloneDX 1.6) of a release, or with --host that of these tools as they are installed.",
 )
+@grouped
 def bill_of_materials(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the document goes.")],
+    product: AnyProduct,
     host: Annotated[bool, typer.Option("--host", help="The desk tools instead of a release.")] = False,
-    version: Annotated[str, typer.Option(metavar="TEXT", help="Version, for people.")] = "",
-    vendor: Annotated[str, typer.Option(metavar="NAME", help="Vendor.")] = "",
-    product_class: Annotated[str, typer.Option("--class", metavar="NAME", help="Product class.")] = "",
-    firmware: FirmwareOption = None,
-    application: AppOption = None,
-    chip: ChipOption = "esp32",
-    table: LayoutOption = "4MiB",
-    mode: ModeOption = "frozen",
-    payload_only: PayloadOnlyOption = False,
 ) -> None:
     """Gather and write."""
     if host:
         data = sbom.for_host()
+    elif product.version and product.vendor and product.product_class:
+        data = product.bill(product.components())
     else:
-        if not (version and vendor and product_class):
-            raise ToolError("USAGE", "The SBOM of a release needs --version, --vendor and --class.")
-        rows = layout.load(table)
-        parts = []
-        if firmware is not None:
-            parts.append(release.firmware(read_file(firmware, "firmware"), rows, chip, payload_only))
-        if application is not None:
-            parts.append(release.application(application, rows))
-        data = sbom.for_release(vendor, product_class, version, parts, stock=mode == release_check.STOCK)
+        raise ToolError("USAGE", "The SBOM of a release needs --version, --vendor and --class.")
     release_desk.write_new(out, data)
     typer.echo(f"wrote {out}: {len(sbom.components(sbom.parse(data)))} components")
 
