@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cli import Runner
+from sekisho.cbor import decode
 from sekisho_boot import keyset as device
 from sekisho_tools import ceremony, cose, keys, keyset, signlog
 from sekisho_tools.errors import ToolError
@@ -252,6 +253,28 @@ def test_the_algorithm_policy_can_be_changed(run: Runner) -> None:
     held = device.accept(device.genesis(Path("k1.cose").read_bytes()), Path("k2.cose").read_bytes())
     assert held.allows(device.CONTENT, -65532)
     assert not held.allows(device.CONTENT, -65534)
+
+
+@pytest.mark.requirement("STS06", "HLC04")
+def test_the_roots_sign_the_secure_default_settings(run: Runner) -> None:
+    Path("secure.json").write_text('{"poll": 600, "update_start": "administrator"}')
+    line = "keyset replace k2.cose --previous k1.cose --key keys/root-1.key --key keys/root-2.key --settings "
+    assert run(line + "nothing.json").error == "FILE"
+    Path("wrong.json").write_text('{"poll": "often"}')
+    assert run(line + "wrong.json").error == "SETTING"
+    Path("broken.json").write_text("{")
+    assert run(line + "broken.json").error == "SETTING"
+    assert not Path("k2.cose").exists()
+    done = run(line + "secure.json")
+    assert "secure default of poll: none -> 600" in done.out.splitlines(), done.err
+    found = device.accept(device.genesis(Path("k1.cose").read_bytes()), Path("k2.cose").read_bytes())
+    assert decode(found.settings) == {"poll": 600, "update_start": "administrator"}, "as a restore order reads them"
+    Path("secure.json").write_text('{"poll": 600}')
+    shown = run("keyset draft r --previous k2.cose --settings secure.json").out
+    assert 'secure default of update_start: "administrator" -> none' in shown.splitlines()
+    assert json.loads(run("keyset inspect k2.cose --json").out)["settings"] == json.loads(
+        '{"poll": 600, "update_start": "administrator"}'
+    )
 
 
 def test_the_next_key_set_lives_as_long_as_the_one_before(run: Runner) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import cose, keys, keyset
 from .errors import ToolError
-from .files import read_file, write_atomic
+from .files import read_file, require_new, write_atomic
 from .keyset import KeySet, OperatorKey, ReleaseKey
 
 DAY = 86_400
@@ -377,6 +377,5 @@ def assemble(request: Request, responses: Sequence[Response]) -> bytes:
 
 def write_json(path: Path, text: str) -> Path:
     """Write a request or response, never over another file. Raises ToolError FILE_EXISTS or FILE."""
-    if path.exists():
-        raise ToolError("FILE_EXISTS", f"{path} exists already; name another file.")
+    require_new(path)
     return write_atomic(path, text + "\n")

@@ -34,6 +34,12 @@ def read_file(path: str | os.PathLike[str], what: str = "file", limit: int = MAX
     return data
 
 
+def require_new(path: Path) -> None:
+    """Refuse with FILE_EXISTS where there is a file already."""
+    if path.exists():
+        raise ToolError("FILE_EXISTS", f"{path} exists already; name another file.")
+
+
 def write_atomic(path: str | os.PathLike[str], data: bytes | str, mode: int = 0o644) -> Path:
     """Write *data* (text as UTF-8) to *path* in one step: whoever looks sees the old file or the whole new one.
 

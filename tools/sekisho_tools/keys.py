@@ -218,19 +218,25 @@ def open_signer(
     *role* and *environment* refuse a key that is not meant for this (KEY_ROLE, KEYSET_ENVIRONMENT). Other ToolErrors:
     KEY_URI, FILE, KEY_FORMAT, KEY_STATEMENT, KEY_EXPOSED, KEY_UNPROTECTED, PASSPHRASE.
     """
-    scheme, colon, rest = uri.partition(":")
-    if colon and scheme == "pkcs11":
+    if uri.startswith("pkcs11:"):
         from . import pkcs11_keys
 
         return pkcs11_keys.open_signer(uri, passphrases, role, environment)
-    if colon and scheme != "file" and not Path(uri).exists():
-        raise ToolError("KEY_URI", f"There is no kind of key called {scheme!r}; use file: or pkcs11:.")
-    path = Path(rest if colon and scheme == "file" else uri)
+    path = _path_of(uri)
     statement, data, encrypted = read_key_file(path)
     require(statement, role, environment)
     if statement.environment == "release":
         _check_protected(path, encrypted)
     return _unlock(path, statement, data, passphrases.get(f"key {path.stem}") if encrypted else None)
+
+
+def _path_of(uri: str) -> Path:
+    scheme, colon, rest = uri.partition(":")
+    if colon and scheme == "file":
+        return Path(rest)
+    if colon and not Path(uri).exists():
+        raise ToolError("KEY_URI", f"There is no kind of key called {scheme!r}; use file: or pkcs11:.")
+    return Path(uri)
 
 
 def _check_protected(path: Path, encrypted: bool) -> None:
@@ -289,7 +295,7 @@ def load_statement(name: str | Path) -> Statement:
         from . import pkcs11_keys
 
         return pkcs11_keys.statement(pkcs11_keys.parse_uri(str(name)))
-    path = Path(str(name).removeprefix("file:"))
+    path = _path_of(str(name))
     text = read_file(path, "key", MAX_KEY_FILE).decode(errors="replace")
     line = next((one for one in text.splitlines() if one.startswith(_STATEMENT_LINE)), None)
     return read_statement(line.removeprefix(_STATEMENT_LINE) if line else text, f"key statement in {path}")

@@ -7,6 +7,7 @@ the device's own: `verify` calls `sekisho_boot.keyset`, so desk and device can n
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -289,16 +290,33 @@ def diff(old: KeySet | None, new: KeySet, labels: Mapping[bytes, str] | None = N
         changed(f"ceiling of {name}", a and _ceiling(a[1]), _ceiling(b[1]))
     changed("hardware floor", was(before.hardware_floor), new.hardware_floor)
     changed("algorithm policy", _policy(old) if old else None, _policy(new))
-    changed("secure default settings", _settings(old) if old else None, _settings(new))
+    defaults, wanted = _settings(old), _settings(new)
+    for name in sorted({*defaults, *wanted}):
+        changed(f"secure default of {name}", defaults.get(name, "none") if old else None, wanted.get(name, "none"))
     return lines
+
+
+def _settings(content: KeySet | None) -> dict[str, str]:
+    """The secure default settings as text."""
+    return {str(name): _value(value) for name, value in ((content and content.settings) or {}).items()}
+
+
+def _value(value: object) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError, RecursionError):  # devices do not look into the settings, so anything may be there
+        return repr(value)
+
+
+_ALGORITHMS = {-19: "Ed25519", -16: "SHA-256", -65534: "A128CTR", -65533: "A192CTR", -65532: "A256CTR"}
 
 
 def _policy(content: KeySet) -> str:
     parts = {1: "signatures", 2: "digests", 3: "content encryption"}
     if content.algorithms is None:
         return "none"
-    return "; ".join(f"{parts.get(p, p)} {', '.join(map(str, n))}" for p, n in sorted(content.algorithms.items()))
 
+    def called(numbers: Sequence[int]) -> str:
+        return ", ".join(f"{_ALGORITHMS[n]} ({n})" if n in _ALGORITHMS else str(n) for n in numbers) or "nothing"
 
-def _settings(content: KeySet) -> str:
-    return "none" if content.settings is None else repr(dict(content.settings))
+    return "; ".join(f"{parts.get(part, part)} {called(n)}" for part, n in sorted(content.algorithms.items()))

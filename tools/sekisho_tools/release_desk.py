@@ -23,7 +23,7 @@ from uuid import UUID
 
 from . import approvals, cose, keys, keyset, packing, release, release_check, sbom, suit
 from .errors import ToolError
-from .files import read_file, write_atomic
+from .files import read_file, require_new, write_atomic
 
 REQUEST, SIGNATURE, APPROVAL, SIDECAR = ".request", ".signature", ".approval", ".release.json"
 MAX_REQUEST = 4 << 20
@@ -322,12 +322,6 @@ def sidecar(envelope: bytes, verdicts: Sequence[dict[str, Any]], bill: bytes | N
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
-
-
-def require_new(path: Path) -> None:
-    """Refuse with FILE_EXISTS where there is a file already."""
-    if path.exists():
-        raise ToolError("FILE_EXISTS", f"{path} exists already; name another file with --out.")
 
 
 def write_new(path: Path, data: str | bytes) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +13,10 @@ from uuid import UUID
 
 import typer
 
-from .. import ceremony, cose, keys, keyset
+from .. import ceremony, cose, keys, keyset, settings
 from ..errors import ToolError
-from ..files import read_file, write_atomic
+from ..files import read_file, require_new, write_atomic
+from ._groups import grouped
 from .keys import Json, PassphraseFd
 
 app = typer.Typer(no_args_is_help=True)
@@ -38,6 +41,10 @@ HardwareFloor = Annotated[int | None, typer.Option(min=0, help="Floor for the eF
 Algorithms = Annotated[
     list[str] | None,
     typer.Option(metavar="PART=N,...", help="Algorithm policy: signatures, digests or content = COSE numbers."),
+]
+Defaults = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Secure default settings (JSON): what devices go back to on a restore order."),
 ]
 Previous = Annotated[Path | None, typer.Option("--previous", metavar="KEYSET", help="The key set that it replaces.")]
 Remove = Annotated[list[str] | None, typer.Option(metavar="KEY", help="Take a key out: its key id, or its .pub file.")]
@@ -127,6 +134,72 @@ def _ids(texts: Sequence[str] | None, size: int, what: str) -> tuple[bytes, ...]
     return tuple(found)
 
 
+def _statements(names: Sequence[str] | None) -> tuple[keys.Statement, ...]:
+    return tuple(keys.load_statement(name) for name in names or ())
+
+
+def _defaults(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        return settings.check(json.loads(read_file(path, "settings", ceremony.MAX_REQUEST)))
+    except (ValueError, RecursionError) as error:
+        raise ToolError("SETTING", f"{path} is no JSON: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Content:
+    """Options that say what a key set holds besides its root keys."""
+
+    release: Release = None
+    operator: Operator = None
+    threshold: Threshold = None
+    expires: Expires = None
+    issued: Issued = None
+    floor: Floor = None
+    ceiling: Ceiling = None
+    hardware_floor: HardwareFloor = None
+    algorithms: Algorithms = None
+    settings: Defaults = None
+
+    def edit(self, roots: tuple[keys.Statement, ...]) -> ceremony.Edit:
+        """What they ask for."""
+        return ceremony.Edit(
+            roots=roots,
+            release=_grants(self.release),
+            operators=_grants(self.operator),
+            threshold=self.threshold,
+            floors=_numbers(self.floor),
+            ceilings=_numbers(self.ceiling),
+            hardware_floor=self.hardware_floor,
+            algorithms=_policy(self.algorithms),
+            settings=_defaults(self.settings),
+            issued_at=_seconds(self.issued),
+            expires=_seconds(self.expires),
+        )
+
+
+@dataclass(frozen=True)
+class Changes(Content):
+    """Options that say how a key set differs from the one before it."""
+
+    root: AddRoot = None
+    remove: Remove = None
+    revoke: Revoke = None
+    revoke_manifest: RevokeManifest = None
+    forget_manifest: ForgetManifest = None
+
+    def changes(self) -> ceremony.Edit:
+        """What they ask for."""
+        return dataclasses.replace(
+            self.edit(_statements(self.root)),
+            remove=_ids(self.remove, cose.KEY_ID_SIZE, "key id"),
+            revoke=_ids(self.revoke, cose.KEY_ID_SIZE, "key id"),
+            revoke_manifests=_ids(self.revoke_manifest, 32, "manifest digest"),
+            forget_manifests=_ids(self.forget_manifest, 32, "manifest digest"),
+        )
+
+
 def _advise(content: keyset.KeySet) -> None:
     for sentence in ceremony.advice(content):
         typer.echo(f"note: {sentence}", err=True)
@@ -135,68 +208,47 @@ def _advise(content: keyset.KeySet) -> None:
 @app.command(
     epilog="Example: sekisho keyset create keyset.cose --root keys/root-1.key --release keys/release-1.pub=fw,app"
 )
+@grouped
 def create(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the document goes.")],
     root: Annotated[
         list[str],
         typer.Option(metavar="KEY", help="A root key. A .key file or pkcs11: URI signs now; a .pub file does not."),
     ],
-    release: Release = None,
-    operator: Operator = None,
-    threshold: Threshold = None,
-    expires: Expires = None,
-    issued: Issued = None,
-    floor: Floor = None,
-    ceiling: Ceiling = None,
-    hardware_floor: HardwareFloor = None,
-    algorithms: Algorithms = None,
+    content: Content,
     passphrase_fd: PassphraseFd = None,
     log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Make and sign the first key set of a product, when enough root keys are on this machine."""
-    passphrases = keys.Passphrases(passphrase_fd)
-    signers, roots = [], []
-    for name in root:
-        if name.endswith(keys.PUBLIC):
-            roots.append(keys.load_statement(name))
-            continue
-        signer = keys.open_signer(name, passphrases, role="root")
-        signers.append(signer)
-        roots.append(signer.statement)
-    edit = ceremony.Edit(
-        roots=tuple(roots),
-        release=_grants(release),
-        operators=_grants(operator),
-        threshold=threshold,
-        floors=_numbers(floor),
-        ceilings=_numbers(ceiling),
-        hardware_floor=hardware_floor,
-        algorithms=_policy(algorithms),
-        issued_at=_seconds(issued),
-        expires=_seconds(expires),
-    )
-    if out.exists():
-        raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
-    content = ceremony.apply(edit)
-    document = ceremony.sign_all(content, signers)
-    _record(log, signers, root, content, document)
-    write_atomic(out, document)
+    require_new(out)
+    edit = content.edit(_statements(root))
+    made = ceremony.apply(edit)
+    document = _sign(out, made, None, [name for name in root if not name.endswith(keys.PUBLIC)], passphrase_fd, log)
     labels = {statement.key_id: statement.label for statement in edit.statements()}
-    _show(document, content, labels, as_json)
+    _show(document, made, labels, as_json)
     if not as_json:
         typer.echo(f"Wrote {out}, {len(document)} bytes.")
-    _advise(content)
+    _advise(made)
 
 
-def _record(
-    log: Path | None, signers: Sequence[keys.Signer], names: Sequence[str], content: keyset.KeySet, document: bytes
-) -> None:
-    """Enter every signature into its log, before the document leaves this process."""
-    uris = [name for name in names if not name.endswith(keys.PUBLIC)]
+def _sign(
+    out: Path,
+    content: keyset.KeySet,
+    previous: bytes | None,
+    uris: Sequence[str],
+    passphrase_fd: int | None,
+    log: Path | None,
+) -> bytes:
+    """Sign *content* with all these keys, enter every signature into its log, then write the document."""
+    passphrases = keys.Passphrases(passphrase_fd)
+    signers = [keys.open_signer(uri, passphrases, role="root") for uri in uris]
+    document = ceremony.sign_all(content, signers, previous)
     for signer, uri in zip(signers, uris, strict=True):
         what = f"key set version {content.version}"
         keys.record(log or keys.log_path(uri), what, signer, keyset.content_digest(document))
+    write_atomic(out, document)
+    return document
 
 
 def _as_dict(document: bytes, content: keyset.KeySet) -> dict[str, Any]:
@@ -224,6 +276,7 @@ def _as_dict(document: bytes, content: keyset.KeySet) -> dict[str, Any]:
         "limits": {name: {"floor": pair[0], "ceiling": pair[1]} for name, pair in content.limits.items()},
         "hardware_floor": content.hardware_floor,
         "algorithms": None if content.algorithms is None else {str(k): list(v) for k, v in content.algorithms.items()},
+        "settings": None if content.settings is None else dict(content.settings),
         "signed_by": [one.hex() for one in cose.signer_ids(document)],
         "content_sha256": keyset.content_digest(document),
         "bytes": len(document),
@@ -232,7 +285,7 @@ def _as_dict(document: bytes, content: keyset.KeySet) -> dict[str, Any]:
 
 def _show(document: bytes, content: keyset.KeySet, labels: dict[bytes, str], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_as_dict(document, content), indent=2))
+        typer.echo(json.dumps(_as_dict(document, content), indent=2, default=repr))
         return
     for line in keyset.diff(None, content, labels):
         typer.echo(line)
@@ -274,66 +327,32 @@ def diff(
         typer.echo(line)
 
 
-def _edited(
-    previous: Path | None, edit: ceremony.Edit, note: str = ""
-) -> tuple[ceremony.Request, keyset.KeySet | None]:
-    document = None if previous is None else _read(previous)
-    old = None if document is None else keyset.decode(document)
-    request = ceremony.draft(ceremony.apply(edit, old), document, edit.statements(), note)
-    return request, old
-
-
-def _statements(names: Sequence[str] | None) -> tuple[keys.Statement, ...]:
-    return tuple(keys.load_statement(name) for name in names or ())
-
-
 @app.command(
     epilog="Example: sekisho keyset draft k2.request --previous keyset.cose --revoke 58b41ff17a7078c8 "
     "--release keys/release-2.pub=fw,app --floor fw=12"
 )
+@grouped
 def draft(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the request goes.")],
+    changes: Changes,
     previous: Previous = None,
-    root: AddRoot = None,
-    release: Release = None,
-    operator: Operator = None,
-    remove: Remove = None,
-    revoke: Revoke = None,
-    revoke_manifest: RevokeManifest = None,
-    forget_manifest: ForgetManifest = None,
-    threshold: Threshold = None,
-    expires: Expires = None,
-    issued: Issued = None,
-    floor: Floor = None,
-    ceiling: Ceiling = None,
-    hardware_floor: HardwareFloor = None,
-    algorithms: Algorithms = None,
     note: Annotated[str, typer.Option(help="Why, in words, for those who are asked to sign.")] = "",
 ) -> None:
     """Ceremony, step 1: write down what the next key set is to be, as a request for the root holders."""
-    edit = ceremony.Edit(
-        roots=_statements(root),
-        release=_grants(release),
-        operators=_grants(operator),
-        remove=_ids(remove, cose.KEY_ID_SIZE, "key id"),
-        revoke=_ids(revoke, cose.KEY_ID_SIZE, "key id"),
-        revoke_manifests=_ids(revoke_manifest, 32, "manifest digest"),
-        forget_manifests=_ids(forget_manifest, 32, "manifest digest"),
-        threshold=threshold,
-        floors=_numbers(floor),
-        ceilings=_numbers(ceiling),
-        hardware_floor=hardware_floor,
-        algorithms=_policy(algorithms),
-        issued_at=_seconds(issued),
-        expires=_seconds(expires),
-    )
-    request, old = _edited(previous, edit, note)
+    request, old = _drafted(previous, changes, note)
     ceremony.write_json(out, request.to_json())
     for line in keyset.diff(old, request.content, request.labels()):
         typer.echo(line)
     typer.echo(f"content SHA-256: {request.digest}")
     typer.echo(f"Wrote {out}; send it to the root holders for `keyset sign`.")
     _advise(request.content)
+
+
+def _drafted(previous: Path | None, changes: Changes, note: str = "") -> tuple[ceremony.Request, keyset.KeySet | None]:
+    document = None if previous is None else _read(previous)
+    old = None if document is None else keyset.decode(document)
+    edit = changes.changes()
+    return ceremony.draft(ceremony.apply(edit, old), document, edit.statements(), note), old
 
 
 @app.command(epilog="Example: sekisho keyset sign k2.request --key pkcs11:token=aiko;object=root-1 --known keyset.cose")
@@ -370,8 +389,7 @@ def sign(
         raise ToolError("DECLINED", "Nothing was signed.")
     signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="root")
     target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}.signature")
-    if target.exists():
-        raise ToolError("FILE_EXISTS", f"{target} exists already; name another file with --out.")
+    require_new(target)
     answer = ceremony.respond(asked, signer)
     what = f"key set version {asked.content.version}"
     keys.record(log or keys.log_path(key), what, signer, asked.digest)
@@ -386,10 +404,9 @@ def assemble(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the key set goes.")],
 ) -> None:
     """Ceremony, step 3: put the signatures together; the result is written only if devices will take it."""
+    require_new(out)
     asked = ceremony.read_request(request)
     document = ceremony.assemble(asked, [ceremony.read_response(path) for path in signatures])
-    if out.exists():
-        raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
     write_atomic(out, document)
     typer.echo(f"Wrote {out}: version {asked.content.version}, {len(document)} bytes, good for devices.")
     _advise(asked.content)
@@ -398,52 +415,19 @@ def assemble(
 @app.command(
     epilog="Example: sekisho keyset replace keyset-2.cose --previous keyset.cose --key keys/root-1.key --floor fw=12"
 )
+@grouped
 def replace(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the document goes.")],
     previous: Annotated[Path, typer.Option(metavar="KEYSET", help="The key set that it replaces.")],
     key: Annotated[list[str], typer.Option(metavar="URI", help="A root key that signs: .key file or pkcs11: URI.")],
-    root: AddRoot = None,
-    release: Release = None,
-    operator: Operator = None,
-    remove: Remove = None,
-    revoke: Revoke = None,
-    revoke_manifest: RevokeManifest = None,
-    forget_manifest: ForgetManifest = None,
-    threshold: Threshold = None,
-    expires: Expires = None,
-    issued: Issued = None,
-    floor: Floor = None,
-    ceiling: Ceiling = None,
-    hardware_floor: HardwareFloor = None,
-    algorithms: Algorithms = None,
+    changes: Changes,
     passphrase_fd: PassphraseFd = None,
     log: Log = None,
 ) -> None:
     """Make and sign the next key set in one step, when enough root keys are on this machine."""
-    edit = ceremony.Edit(
-        roots=_statements(root),
-        release=_grants(release),
-        operators=_grants(operator),
-        remove=_ids(remove, cose.KEY_ID_SIZE, "key id"),
-        revoke=_ids(revoke, cose.KEY_ID_SIZE, "key id"),
-        revoke_manifests=_ids(revoke_manifest, 32, "manifest digest"),
-        forget_manifests=_ids(forget_manifest, 32, "manifest digest"),
-        threshold=threshold,
-        floors=_numbers(floor),
-        ceilings=_numbers(ceiling),
-        hardware_floor=hardware_floor,
-        algorithms=_policy(algorithms),
-        issued_at=_seconds(issued),
-        expires=_seconds(expires),
-    )
-    if out.exists():
-        raise ToolError("FILE_EXISTS", f"{out} exists already; name another file.")
-    request, old = _edited(previous, edit)
-    passphrases = keys.Passphrases(passphrase_fd)
-    signers = [keys.open_signer(uri, passphrases, role="root") for uri in key]
-    document = ceremony.sign_all(request.content, signers, request.previous)
-    _record(log, signers, key, request.content, document)
-    write_atomic(out, document)
+    require_new(out)
+    request, old = _drafted(previous, changes)
+    document = _sign(out, request.content, request.previous, key, passphrase_fd, log)
     for line in keyset.diff(old, request.content, request.labels()):
         typer.echo(line)
     typer.echo(f"Wrote {out}, {len(document)} bytes.")

@@ -26,7 +26,7 @@ from .. import (
     suit_show,
 )
 from ..errors import ToolError
-from ..files import read_file
+from ..files import read_file, require_new
 from ..hawkbit import Api
 from ._groups import grouped
 from ._server import CaOption, PasswordOption, UserOption, connect
@@ -355,8 +355,7 @@ def draft(
     made = release.draft(contents.request(product))
     asked = release_desk.Request(made.name, made.envelope, *product.wanted, note)
     target = out / (made.name + release_desk.REQUEST)
-    if target.exists():
-        raise ToolError("FILE_EXISTS", f"{target} exists already; name another release or directory.")
+    require_new(target)
     for path in release.write_parts(made, out):
         typer.echo(f"wrote {path}")
     release_desk.write_new(target, asked.to_json())
@@ -400,7 +399,7 @@ def approve(
     _agree(asked, expect, "Approve this?")
     signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="approver")
     target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}{release_desk.APPROVAL}")
-    release_desk.require_new(target)
+    require_new(target)
     document = approvals.approve(asked.digest, signer, signer.statement.environment)
     keys.record(log or keys.log_path(key), f"approval of release {asked.name}", signer, asked.digest.hex())
     release_desk.write_new(target, document)
@@ -438,7 +437,7 @@ def sign(
     _agree(asked, expect, "Sign this?")
     signer = signing.open(key, verdict.environment)
     target = out or request.with_name(f"{request.name}.{signer.key_id.hex()}{release_desk.SIGNATURE}")
-    release_desk.require_new(target)
+    require_new(target)
     answer = release_desk.respond(asked, signer, document, verdict)
     signing.record(key, verdict, asked.name, asked.envelope, signer)
     release_desk.write_new(target, answer.to_json())
