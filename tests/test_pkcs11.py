@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cli import Runner
+from helpers.needs import lacking
 from sekisho_tools import ceremony, cose, keys, keyset, pkcs11_keys
 from sekisho_tools.errors import ToolError
 
@@ -25,7 +26,7 @@ def soft_hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     module = next((path for path in MODULES if Path(path).exists()), None)
     tool = shutil.which("softhsm2-util")
     if module is None or tool is None:
-        pytest.skip("needs SoftHSM2 (apt-get install softhsm2)")
+        lacking("needs SoftHSM2 (apt-get install softhsm2)")
     directory = tmp_path_factory.mktemp("softhsm")
     (directory / "tokens").mkdir()
     (directory / "softhsm2.conf").write_text(f"directories.tokendir = {directory / 'tokens'}\nlog.level = ERROR\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -19,6 +20,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from helpers.needs import lacking
 from sekisho_tools.errors import ToolError
 from sekisho_tools.hawkbit import Api
 from sekisho_tools.server import operators
@@ -456,6 +458,86 @@ def test_unusable_certificates_are_one_clear_sentence(tmp_path, change):
             tls_key=None if change == "half" else key,
         )
     assert caught.value.code == "TLS"
+
+
+MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/libsofthsm2.so")
+SOFT_HSM = next((path for path in MODULES if Path(path).exists()), "")
+PIN = "24681357"
+
+
+def libp11() -> bool:
+    done = subprocess.run(["openssl", "engine", "pkcs11"], capture_output=True, text=True, check=False)
+    return "pkcs11 engine" in done.stdout
+
+
+@pytest.fixture
+def token(tmp_path, monkeypatch):
+    """A certificate whose key is in a token of SoftHSM2 and nowhere else; the key's URI."""
+    if not (SOFT_HSM and shutil.which("softhsm2-util") and libp11()):
+        lacking("SoftHSM2 and libp11's OpenSSL engine (apt-get install softhsm2 libengine-pkcs11-openssl)")
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\nlog.level = ERROR\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
+    cert, key = certificate(tmp_path)
+    pkcs8 = subprocess.run(["openssl", "pkcs8", "-topk8", "-nocrypt", "-in", key], check=True, capture_output=True)
+    key.write_bytes(pkcs8.stdout)
+    tool = ["softhsm2-util", "--token", "fleet", "--pin", PIN]
+    for more in (
+        ["--init-token", "--free", "--label", "fleet", "--so-pin", "12345678"],
+        ["--import", str(key), "--label", "tls key", "--id", "01"],
+    ):
+        subprocess.run([*tool, *more], check=True, capture_output=True)
+    key.unlink()
+    (tmp_path / "pin").write_text(PIN + "\n")
+    return cert, f"pkcs11:token=fleet;object=tls%20key?module-path={SOFT_HSM}"
+
+
+def serve(folder: Path, *options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sekisho_tools", "serve", "--data", str(folder / "data"), "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [*command, *(str(one) for one in options)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.requirement("UPD07", "UPD03")
+def test_tls_with_a_key_that_never_leaves_its_token(tmp_path, token):
+    cert, uri = token
+    process = serve(tmp_path, "--tls-cert", cert, "--tls-key", uri, "--tls-pin-file", tmp_path / "pin")
+    try:
+        assert process.stdout
+        url = process.stdout.readline().split(" at ")[1].split("/ ")[0]
+        trusting = ssl.create_default_context(cafile=cert)
+        for _ in range(20):
+            with urlopen(f"{url}/healthz", context=trusting, timeout=20) as answer:
+                assert json.load(answer) == {"status": "up"}
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            urlopen(f"{url}/healthz", context=ssl.create_default_context(), timeout=20)
+    finally:
+        process.terminate()
+        out, err = process.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert PIN not in out + err
+
+
+@pytest.mark.parametrize("change", ["pin", "object", "token", "module", "certificate", "no pin"])
+def test_a_token_that_cannot_be_used_is_one_clear_sentence(tmp_path, token, change):
+    cert, uri = token
+    if change == "certificate":
+        cert, _ = certificate(tmp_path)
+    if change == "pin":
+        (tmp_path / "pin").write_text("11111111")
+    old, new = {
+        "object": ("tls%20key", "other"),
+        "token": ("=fleet", "=none"),
+        "module": (SOFT_HSM, "/none.so"),
+    }.get(change, ("", ""))
+    options = ["--tls-cert", cert, "--tls-key", uri.replace(old, new) if old else uri]
+    options += [] if change == "no pin" else ["--tls-pin-file", tmp_path / "pin"]
+    out, err = serve(tmp_path, *options).communicate(timeout=60)
+    lines = err.strip().splitlines()
+    assert lines[-1].startswith("error[TLS]: "), err
+    assert out == ""
+    assert "Traceback" not in err
 
 
 # -- crashes ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from helpers.needs import lacking
 from sekisho_tools.server.words import JAPANESE
 from server_fixtures import PASSWORD, Answer, Site, ask, running
 
@@ -230,7 +231,7 @@ CHROMIUM = os.environ.get("SEKISHO_CHROMIUM") or shutil.which("chromium") or shu
 @pytest.fixture(scope="module")
 def chromium():
     if not CHROMIUM:
-        pytest.skip("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
+        lacking("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:

@@ -39,7 +39,7 @@ GROUPS = {
 }
 """Command groups in the order of the help text: module and group name -> one line of help."""
 
-COMMANDS = ("publish", "mirror", "assign", "serve")
+COMMANDS = ("publish", "mirror", "assign", "serve", "migrate")
 """Modules whose commands stand at the top level."""
 
 INTERRUPTED = 130

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import device_code, publish, suit
 from .errors import ToolError
-from .hawkbit import Api, target_path
+from .hawkbit import Api, quoted, target_path
 
 assert device_code
 
@@ -92,13 +92,9 @@ def _digest(envelope: bytes) -> str:
     return suit.decode(envelope).digest.value.hex()
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _made(api: Api, path: str, body: dict[str, Any]) -> int:
     """The id of the entry with this name, version and type; made if it is not there."""
-    wanted = f"name=={_quoted(body['name'])};version=={_quoted(body['version'])}"
+    wanted = f"name=={quoted(body['name'])};version=={quoted(body['version'])}"
     for entry in api.call("GET", path, q=wanted)["content"]:
         if (entry["name"], entry["version"], entry["type"]) == (body["name"], body["version"], body["type"]):
             return int(entry["id"])

@@ -20,6 +20,8 @@ SECONDS = 30
 """How long the server may take for one answer."""
 MAX_ANSWER = 64 << 20
 PAGE = 500
+CODES = {403: "RIGHTS", 404: "NOT_FOUND", 409: "CONFLICT", 429: "TOO_MANY", 503: "BUSY"}
+"""HTTP status -> code of the error; REQUEST for every other refusal."""
 
 
 def _context(ca: Path | None) -> ssl.SSLContext:
@@ -95,7 +97,7 @@ class Api:
         if status < 300:
             return found
         words = found.get("message") if isinstance(found, dict) else None
-        code = {403: "RIGHTS", 404: "NOT_FOUND", 409: "CONFLICT", 429: "TOO_MANY"}.get(status, "REQUEST")
+        code = CODES.get(status, "REQUEST")
         raise ToolError(code, f"{self.url} refuses: {words or f'HTTP {status}'}".rstrip(".") + ".")
 
     def everything(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
@@ -120,9 +122,22 @@ class Api:
         path = f"/softwaremodules/{module}/artifacts?" + urlencode({"filename": filename, "sha256sum": sha256})
         return self._read("POST", path, *self.request("POST", path, body, f"multipart/form-data; boundary={edge}"))
 
+    def download(self, path: str) -> bytes:
+        """The bytes of an artifact."""
+        status, data = self.request("GET", path)
+        if status != 200:
+            self._read("GET", path, status, data)
+            raise ToolError("SERVER", f"{self.url} answered GET {path} with HTTP {status}.")
+        return data
+
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
+
+
+def quoted(text: str) -> str:
+    """A value for a filter, whatever is in it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def target_path(controller_id: str) -> str:
@@ -130,14 +145,16 @@ def target_path(controller_id: str) -> str:
     return f"/targets/{quote(controller_id, safe='')}"
 
 
-def credentials(server: str | None, user: str | None, password_file: Path | None) -> tuple[str, str, str]:
-    """Server, name and password: what was given, else SEKISHO_SERVER, SEKISHO_USER and SEKISHO_PASSWORD.
+def credentials(
+    server: str | None, user: str | None, password_file: Path | None, variable: str = "SEKISHO_PASSWORD"
+) -> tuple[str, str, str]:
+    """Server, name and password: what was given, else SEKISHO_SERVER, SEKISHO_USER and the environment's *variable*.
 
     Raises ToolError SERVER or LOGIN when something is missing. A password is never an argument: others could see it.
     """
     server = server or os.environ.get("SEKISHO_SERVER")
     user = user or os.environ.get("SEKISHO_USER")
-    password = os.environ.get("SEKISHO_PASSWORD")
+    password = os.environ.get(variable)
     if password_file is not None:
         try:
             password = password_file.read_text().rstrip("\r\n")
@@ -148,6 +165,6 @@ def credentials(server: str | None, user: str | None, password_file: Path | None
     if not user or password is None:
         raise ToolError(
             "LOGIN",
-            "Name the operator with --user or SEKISHO_USER, the password with --password-file or SEKISHO_PASSWORD.",
+            f"Name the operator with --user or SEKISHO_USER, the password with --password-file or {variable}.",
         )
     return server, user, password

@@ -30,7 +30,16 @@ def serve(
     tls_cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --data: certificate chain (PEM), for HTTPS.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key of the certificate (PEM).")] = None,
+    tls_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Private key of the certificate: a PEM file, or pkcs11:token=LABEL;object=LABEL?module-path=FILE.",
+        ),
+    ] = None,
+    tls_pin_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the token's PIN; default SEKISHO_TLS_PIN.")
+    ] = None,
 ) -> None:
     """Parse the options, say where the server listens, and serve."""
     if (directory is None) == (data is None):
@@ -38,14 +47,14 @@ def serve(
     if data is not None:
         from ..server import operators, run  # here, because a web framework is slow to import for every other command
 
-        embedded = run.EmbeddedServer(data, host, port, tls_cert, tls_key)
+        embedded = run.EmbeddedServer(data, host, port, tls_cert, tls_key, tls_pin_file=tls_pin_file)
         run.log_lines()
         typer.echo(f"Update server for {data} at {embedded.url}/ (Ctrl-C stops)")
         if not embedded.store.look(operators.everybody):
             typer.echo(f"Nobody can log in yet; make the first account with: sekisho admin create NAME --data {data}")
         embedded.run()
     elif directory is not None:
-        if tls_cert is not None or tls_key is not None:
+        if (tls_cert, tls_key, tls_pin_file) != (None, None, None):
             raise ToolError("USAGE", "--tls-cert and --tls-key need --data; put a proxy before a static directory.")
         from ..serve import StaticServer
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import resource
-import ssl
 import sys
 import threading
 import time
@@ -17,9 +16,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..errors import ToolError
 from ..serve import listen
-from . import options
+from . import options, tls
 from .app import Server
 from .store import Store
 
@@ -121,21 +119,12 @@ def log_lines(level: str = "INFO") -> None:
         logger.setLevel(least)
 
 
-def _check_tls(cert: Path | None, key: Path | None) -> None:
-    if (cert is None) != (key is None):
-        raise ToolError("TLS", "Give both --tls-cert and --tls-key, or neither.")
-    if cert is not None and key is not None:
-        try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
-        except (OSError, ssl.SSLError) as error:
-            raise ToolError("TLS", f"Cannot use {cert} with {key}: {error}.") from error
-
-
 class EmbeddedServer:
     """The server of one data directory: ``run()`` blocks until Ctrl-C or SIGTERM; as a context it runs in a thread.
 
-    Attributes ``url`` (known before it runs; *port* 0 takes a free one), ``store``, ``server``. Raises ToolError FILE,
-    DATABASE, DATA_IN_USE, OPTIONS, PORT_IN_USE, ADDRESS, TLS.
+    Attributes ``url`` (known before it runs; *port* 0 takes a free one), ``store``, ``server``. *tls_cert*,
+    *tls_key* and *tls_pin_file* are as for `tls.context`. Raises ToolError FILE, DATABASE, DATA_IN_USE, OPTIONS,
+    PORT_IN_USE, ADDRESS, TLS.
     """
 
     def __init__(
@@ -144,11 +133,12 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         port: int = 0,
         tls_cert: Path | None = None,
-        tls_key: Path | None = None,
+        tls_key: Path | str | None = None,
         settings: options.Options | None = None,
         clock: Any = None,
+        tls_pin_file: Path | None = None,
     ) -> None:
-        _check_tls(tls_cert, tls_key)
+        secure = tls.context(tls_cert, None if tls_key is None else str(tls_key), tls_pin_file)
         found = settings or options.load(data)
         self._socket = listen(host, port)
         try:
@@ -158,7 +148,7 @@ class EmbeddedServer:
             raise
         self.server = Server(self.store, found)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"{'https' if tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self.url = f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
         config = uvicorn.Config(
             self.server.asgi,
             http=Protocol,
@@ -170,14 +160,11 @@ class EmbeddedServer:
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
             backlog=1024,
-            ssl_certfile=tls_cert,
-            ssl_keyfile=tls_key,
             proxy_headers=bool(found.proxies),
             forwarded_allow_ips=list(found.proxies),
         )
         config.load()
-        if config.ssl is not None:
-            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        config.ssl = secure
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
 
