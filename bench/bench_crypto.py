@@ -16,15 +16,11 @@ sys.path[:0] = [str(HERE.parent / room) for room in ("tools", "host_sim", "tests
 
 import mp32  # noqa: E402
 from sekisho_tools import device_code  # noqa: E402
-from sekisho_tools.ed25519_table import table  # noqa: E402
 
-PUBLIC = bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8")
-"""The public key of the seed 00 01 ... 1f."""
 ROOMS = [device_code.BOOT, device_code.LIB, HERE]
 OURS = {
     "verify_unknown_key": "textbook_verify",
     "verify_recent_key": "textbook_verify",
-    "verify_frozen_key": "textbook_verify",
     "sign": "textbook_sign",
     "sha512_block": "textbook_sha512_block",
 }
@@ -32,7 +28,7 @@ OURS = {
 
 
 def _program(size: int, rounds: int = 5) -> str:
-    return f"import crypto_device\nbench = crypto_device.Bench({size}, {table(PUBLIC)!r}, {rounds})\n"
+    return f"import crypto_device\nbench = crypto_device.Bench({size}, {rounds})\n"
 
 
 def _unix() -> str:

@@ -16,13 +16,12 @@ SEED = bytes(range(32))
 def clear():
     """Forget recently used keys."""
     ed25519._recent.clear()
-    ed25519.TABLES.clear()
 
 
 class Bench:
     """The figures, measured in turns, so that both sides see the same machine."""
 
-    def __init__(self, size, table, rounds):
+    def __init__(self, size, rounds):
         message = bytes([i & 255 for i in range(size)])
         public = signing.public_key(SEED)
         signature = signing.sign(SEED, message, public)
@@ -38,17 +37,11 @@ class Bench:
             ed25519.verify(public, b"", signature)
             return lambda: ed25519.verify(public, message, signature)
 
-        def frozen():
-            clear()
-            ed25519.TABLES[public] = table
-            return lambda: ed25519.verify(public, message, signature)
-
         block = bytes(111)
         self.work = [
             ("textbook_verify", lambda: lambda: textbook.verify(public, message, signature)),
             ("verify_unknown_key", lambda: unknown),
             ("verify_recent_key", known),
-            ("verify_frozen_key", frozen),
             ("sign", lambda: lambda: signing.sign(SEED, message, public)),
             ("textbook_sign", lambda: lambda: textbook.sign(SEED, message)),
             ("textbook_sha512_block", lambda: lambda: textbook.sha512(block)),

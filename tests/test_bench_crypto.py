@@ -22,4 +22,4 @@ def test_every_figure_has_a_textbook_beside_it(bench: ModuleType, capsys: pytest
     assert figures.keys() == set(bench.OURS) | set(bench.OURS.values())
     assert all(value > 0 for value in figures.values())
     bench.show("title", "microseconds", figures)
-    assert all(name in capsys.readouterr().out for name in ("verify_frozen_key",))
+    assert "verify_unknown_key" in capsys.readouterr().out

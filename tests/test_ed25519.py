@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,21 +55,15 @@ def openssl(public: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-@pytest.fixture(params=["unknown key", "frozen table"])
-def verify(request: pytest.FixtureRequest) -> Iterator[object]:
-    """`ed25519.verify`, with and without a frozen table for the key."""
+@pytest.fixture
+def verify() -> object:
+    """`ed25519.verify`, each time with a key that it has not seen."""
 
-    def with_table(public: bytes, message: bytes, signature: bytes) -> bool:
+    def unknown(public: bytes, message: bytes, signature: bytes) -> bool:
         ed25519._recent.clear()
-        if request.param == "frozen table":
-            try:
-                ed25519.TABLES[public] = curve.table(public)
-            except ValueError:
-                return False
         return ed25519.verify(public, message, signature)
 
-    yield with_table
-    ed25519.TABLES.clear()
+    return unknown
 
 
 @pytest.fixture
@@ -139,7 +132,6 @@ def test_accepts_mixed_order_exactly_when_the_cofactorless_equation_holds() -> N
     for index, t in enumerate(torsion()):
         key = curve.add(honest, t)
         public = encode(key)
-        tables = {public: curve.table(public)}
         for u in (torsion()[0], torsion()[(3 * index + 1) % 8]):
             r_point = curve.add(nonce, u)
             r = encode(r_point)
@@ -152,10 +144,8 @@ def test_accepts_mixed_order_exactly_when_the_cofactorless_equation_holds() -> N
                 if n == 0:  # eight times the equation holds: a cofactored verifier accepts all of these
                     assert reference(curve.times(8, key), curve.times(8, r_point), 8 * s % L, h)
                 assert openssl(public, message, signature) is expected
-                for ed25519.TABLES in ({}, tables):
-                    assert ed25519.verify(public, message, signature) is expected
+                assert ed25519.verify(public, message, signature) is expected
                 verdicts.add((index > 0, expected))
-    ed25519.TABLES = {}
     assert verdicts == {(False, True), (False, False), (True, True), (True, False)}
 
 
@@ -232,22 +222,17 @@ def test_takes_any_bytes_like(signed) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511), st.booleans())
-def test_agrees_with_cryptography(seed: bytes, message: bytes, bit: int, frozen: bool) -> None:
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300), st.integers(0, 511))
+def test_agrees_with_cryptography(seed: bytes, message: bytes, bit: int) -> None:
     key = Ed25519PrivateKey.from_private_bytes(seed)
     public, signature = key.public_key().public_bytes_raw(), key.sign(message)
-    if frozen:
-        ed25519.TABLES[public] = curve.table(public)
-    try:
-        assert signing.public_key(seed) == public
-        assert signing.sign(seed, message) == signing.sign(seed, message, public) == signature
-        assert ed25519.verify(public, message, signature)
-        changed = bytearray(signature)
-        changed[bit // 8] ^= 1 << bit % 8
-        assert not ed25519.verify(public, message, changed)
-        assert not ed25519.verify(public, message + b"x", signature)
-    finally:
-        ed25519.TABLES.clear()
+    assert signing.public_key(seed) == public
+    assert signing.sign(seed, message) == signing.sign(seed, message, public) == signature
+    assert ed25519.verify(public, message, signature)
+    changed = bytearray(signature)
+    changed[bit // 8] ^= 1 << bit % 8
+    assert not ed25519.verify(public, message, changed)
+    assert not ed25519.verify(public, message + b"x", signature)
 
 
 @settings(max_examples=150, deadline=None)
@@ -278,12 +263,6 @@ def test_signing_refuses_bad_messages_and_public_keys_by_name() -> None:
 
 def test_the_base_table_is_what_the_tool_computes(repo: Path) -> None:
     assert (repo / "boot/sekisho_boot/ed25519_table.py").read_text() == curve.module()
-
-
-def test_no_table_for_a_key_that_would_be_refused() -> None:
-    for bad in (encode((0, 1)), b"\xff" * 32, bytes(31)):
-        with pytest.raises(ValueError, match="canonical"):
-            curve.table(bad)
 
 
 # -- bounds ----------------------------------------------------------------------------------------
@@ -463,18 +442,15 @@ PEAK = 16 * 1024
 """Bytes of heap for one verification; objects on the 64-bit Unix port have twice the chip's size."""
 
 
-@pytest.mark.parametrize("kind", ["unknown key", "frozen table"])
-def test_a_verification_needs_at_most_16_kib_of_heap(kind: str) -> None:
+def test_a_verification_needs_at_most_16_kib_of_heap() -> None:
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     public, message = key.public_key().public_bytes_raw(), bytes(512)
     signature = key.sign(message)
-    prepare = f"ed25519.TABLES[public] = {curve.table(public)!r}" if kind == "frozen table" else ""
     # Everything the verification leaves behind or holds counts: the heap is filled up to 16 KiB before it starts.
     program = f"""
 import gc
 from sekisho_boot import ed25519
 public, message, signature = {public!r}, bytes(512), {signature!r}
-{prepare}
 gc.collect()
 filler = []
 while gc.mem_free() > {PEAK} + 64:
@@ -489,15 +465,3 @@ gc.threshold(-1)
 print(free <= {PEAK} + 64, ed25519.verify(public, message, signature))
 """
     assert micropython.run(program, heap="160k") == "True True\n"
-
-
-def test_the_first_release_keys_have_their_tables_in_every_build():
-    """`sekisho_config` carries the multiples of the key set's release keys, and they are the right ones."""
-    from helpers.keys import make_keyset
-    from sekisho_tools import config
-
-    keys = make_keyset(release=3)
-    made = config.make("example.com", ["lamp"], keys.document, "esp32")
-    module: dict[str, object] = {}
-    exec(config.render(made), module)
-    assert module["TABLES"] == {key.public_key: curve.table(key.public_key) for key in keys.release[:2]}

@@ -235,25 +235,35 @@ def test_mpy_that_the_chip_cannot_load_is_refused(tmp_path: Path, code: bytes, w
 def test_device_code_compiles_for_the_chip() -> None:
     from sekisho_tools.device_code import BOOT
 
-    code = flashimage.compile_device(BOOT / "sekisho_boot" / "cbor.py")
-    assert code[:4] == b"M\x06\x00\x1f"
-    assert str(BOOT).encode() not in code
+    for chip in imagefile.CHIPS:
+        code = flashimage.compile_device(BOOT / "sekisho_boot" / "cbor.py", chip)
+        assert code[:4] == b"M\x06\x00\x1f"
+        assert str(BOOT).encode() not in code
+
+
+@pytest.mark.parametrize(("chip", "arch"), [("esp32", 10), ("esp32s3", 10), ("esp32c3", 11), ("esp32c6", 11)])
+def test_machine_code_in_a_pack_is_that_of_its_chip(chip: str, arch: int) -> None:
+    modules = flashimage.device_modules(config.render(device()), chip)
+    native = {name: code[2] >> 2 for name, code in modules.items() if code[2]}
+    assert native == {"sekisho_boot/sha512_native.mpy": arch}
+    with pytest.raises(ToolError, match="one architecture"):
+        flashimage.check_mpy(modules["sekisho_boot/sha512_native.mpy"], "x.mpy", 21 - arch)
 
 
 def test_all_device_code_is_in_one_pack_that_leaves_room_on_vfs() -> None:
     source = config.render(device())
     size = layout.load("4MiB")["vfs"].size
-    files = flashimage.device_files(source, size)
+    files = flashimage.device_files(source, size, "esp32")
     pack = files[flashimage.PACK]
     index, _, contents = pack.partition(b"\n\n")
     rows = [line.split(" ") for line in index.decode().splitlines()]
-    modules = flashimage.device_modules(source, lean=True)
+    modules = flashimage.device_modules(source, "esp32", lean=True)
     assert [name for _, name in rows] == list(modules)
     assert contents == b"".join(modules.values())
     assert sum(int(size) for size, _ in rows) == len(contents)
     assert {"boot.py", "main.py", flashimage.PACK, flashimage.PACK_READER} == set(files)
     flashimage.make_littlefs(size, {**files, "application.py": bytes(16_000)}, "vfs")
-    roomy = flashimage.device_files(source, layout.load("8MiB")["vfs"].size)[flashimage.PACK]
+    roomy = flashimage.device_files(source, layout.load("8MiB")["vfs"].size, "esp32")[flashimage.PACK]
     for name in flashimage.ROOMY:
         assert f"sekisho/{name}.mpy" not in modules
         assert f"sekisho/{name}.mpy".encode() in roomy

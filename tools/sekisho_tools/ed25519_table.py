@@ -1,13 +1,9 @@
-"""Multiples of points on Curve25519 in the form that `sekisho_boot.ed25519` reads: its base table and frozen keys.
+"""Multiples of the base point of Curve25519 in the form that `sekisho_boot.ed25519` reads.
 
-``python -m sekisho_tools.ed25519_table`` prints boot/sekisho_boot/ed25519_table.py. `table` makes the same for a public
-key; firmware that freezes ``{public_key: table}`` and puts it into `ed25519.TABLES` verifies that key's signatures in
-almost half the time. Such a table *is* the key: take it only from where the key itself would be trusted.
+``python -m sekisho_tools.ed25519_table`` prints boot/sekisho_boot/ed25519_table.py.
 """
 
 from __future__ import annotations
-
-from sekisho_tools import device_code  # noqa: F401  (makes sekisho_boot importable)
 
 P = 2**255 - 19
 D = -121665 * pow(121666, -1, P) % P
@@ -63,16 +59,6 @@ def rows(p: Point) -> list[bytes]:
         out.append(row)
         p = times(1 << CHUNK, p)
     return out
-
-
-def table(public_key: bytes) -> bytes:
-    """The 3,072-byte table of a public key; ValueError if `ed25519.verify` would refuse the key in any signature."""
-    from sekisho_boot import ed25519
-
-    point = ed25519.decompress(public_key) if len(public_key) == 32 else None
-    if point is None:
-        raise ValueError("not a canonical encoding of a point of large order")
-    return b"".join(rows(point))
 
 
 def module() -> str:

@@ -39,6 +39,9 @@ OLDEST, NEWEST = (1, 26), (1, 29)
 MPY_VERSION = 6
 SMALL_INT_BITS = 31
 """Most bits of a small integer that a `.mpy` may assume on a 32-bit chip."""
+XTENSA, RISC_V = ("xtensawin", 10), ("rv32imc", 11)
+"""What mpy-cross calls a chip's machine code, and its number in a `.mpy`."""
+ARCHITECTURES = {"esp32": XTENSA, "esp32s3": XTENSA, "esp32c3": RISC_V, "esp32c6": RISC_V}
 STOCK_SOURCES = ("boot.py", "main.py")
 """What MicroPython itself starts; it wants sources there, so they stay short and import the rest."""
 PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
@@ -81,28 +84,30 @@ def check_firmware_version(app: AppImage, payload_only: bool = False) -> None:
 # -- file systems ---------------------------------------------------------------------------------------------------
 
 
-def compile_device(source: Path) -> bytes:
-    """The `.mpy` of *source* (`mpy-cross -O3`, no source path in it); ToolError MPY when a chip could not load it."""
+def compile_device(source: Path, chip: str) -> bytes:
+    """The `.mpy` of *source* (`mpy-cross -O3`, no source path in it); ToolError MPY when *chip* could not load it."""
+    arch, number = ARCHITECTURES[chip]
     with tempfile.TemporaryDirectory() as directory:
-        code = compile_module(source, Path(directory) / "out.mpy")
-    check_mpy(code, source.name)
+        code = compile_module(source, Path(directory) / "out.mpy", arch)
+    check_mpy(code, source.name, number)
     return code
 
 
-def check_mpy(code: bytes, name: str) -> None:
-    """ToolError MPY unless *code* is bytecode that any supported 32-bit MicroPython loads."""
+def check_mpy(code: bytes, name: str, arch: int = 0) -> None:
+    """ToolError MPY unless *code* is bytecode that any supported 32-bit MicroPython loads, or machine code for the
+    architecture *arch* (its number in a `.mpy`)."""
     if code[:1] != b"M" or len(code) < 4:
         raise ToolError("MPY", f"{name} is no .mpy file.")
     if code[1] != MPY_VERSION:
         raise ToolError("MPY", f"{name} has .mpy version {code[1]}; the firmware loads version {MPY_VERSION} only.")
-    if code[2] >> 2:
+    if code[2] >> 2 not in (0, arch):
         raise ToolError("MPY", f"{name} holds native code for one architecture; compile it to bytecode.")
     if code[3] > SMALL_INT_BITS:
         raise ToolError("MPY", f"{name} assumes small integers of {code[3]} bits; the chip has {SMALL_INT_BITS}.")
 
 
-def device_modules(source: str, lean: bool = False) -> dict[str, bytes]:
-    """Engine, library and configuration, compiled: path -> `.mpy`. *source* is the text of `sekisho_config`.
+def device_modules(source: str, chip: str, lean: bool = False) -> dict[str, bytes]:
+    """Engine, library and configuration, compiled for *chip*: path -> `.mpy`. *source* is the text of `sekisho_config`.
 
     *lean* leaves out `ROOMY` and the libraries of others.
     """
@@ -111,7 +116,7 @@ def device_modules(source: str, lean: bool = False) -> dict[str, bytes]:
         for path in sorted(root.rglob("*.py")):
             if lean and path.stem in ROOMY and root.name == "sekisho":
                 continue
-            modules[f"{root.name}/{path.relative_to(root).with_suffix('.mpy').as_posix()}"] = compile_device(path)
+            modules[f"{root.name}/{path.relative_to(root).with_suffix('.mpy').as_posix()}"] = compile_device(path, chip)
     sources = {"sekisho_config": source.encode()}
     if not lean:
         sources.update({library.name: libraries.source(library) for library in libraries.LIBRARIES})
@@ -119,7 +124,7 @@ def device_modules(source: str, lean: bool = False) -> dict[str, bytes]:
         for name, content in sources.items():
             module = Path(directory) / f"{name}.py"
             module.write_bytes(content)
-            modules[f"{name}.mpy"] = compile_device(module)
+            modules[f"{name}.mpy"] = compile_device(module, chip)
     return modules
 
 
@@ -129,10 +134,13 @@ def make_pack(files: Mapping[str, bytes]) -> bytes:
     return f"{index}\n".encode() + b"".join(files.values())
 
 
-def device_files(source: str, size: int) -> dict[str, bytes]:
+def device_files(source: str, size: int, chip: str) -> dict[str, bytes]:
     """Everything stock mode puts on a `vfs` of *size* bytes: path -> content. *source* is that of `sekisho_config`."""
     lean = size < ROOMY_VFS
-    files = {PACK: make_pack(device_modules(source, lean)), PACK_READER: compile_device(FIRMWARE / "sekisho_pack.py")}
+    files = {
+        PACK: make_pack(device_modules(source, chip, lean)),
+        PACK_READER: compile_device(FIRMWARE / "sekisho_pack.py", chip),
+    }
     for name in STOCK_SOURCES:
         files[name] = (FIRMWARE / name).read_bytes()
     return files
@@ -406,7 +414,7 @@ def build(inputs: Inputs) -> Built:
     provision_sekisho_partition(part, envelope, plan)
     words = f"ledger, slot record (fw sequence {plan.sequence})" if plan else "ledger (counter 0)"
     content["sekisho"] = (part.flash.read(0, part.size), words)
-    files = {**(device_files(source, table["vfs"].size) if inputs.mode == STOCK else {}), **inputs.files}
+    files = {**(device_files(source, table["vfs"].size, chip) if inputs.mode == STOCK else {}), **inputs.files}
     content["vfs"] = (make_littlefs(table["vfs"].size, files, "vfs"), _count(files))
     data = {} if inputs.settings is None else {SETTINGS: inputs.settings}
     content["data"] = (make_littlefs(table["data"].size, data, "data"), _count(data))
