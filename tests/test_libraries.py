@@ -15,7 +15,7 @@ def test_the_library_is_the_reviewed_file_with_its_licence(tmp_path: Path) -> No
     written = libraries.write(tmp_path)
     assert [path.name for path in written] == ["microdot.py", "microdot.LICENSE"]
     assert "Permission is hereby granted, free of charge" in written[1].read_text()
-    flashimage.check_mpy(flashimage.compile_device(written[0]), "microdot")
+    flashimage.check_mpy(flashimage.compile_device(written[0], "esp32"), "microdot")
 
 
 @pytest.mark.requirement("ORG03")
