@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 from seeded.bugs import BUGS  # noqa: E402
 from sekisho_tools.files import write_atomic  # noqa: E402
 
-_ENGINE_TESTS = ("tests/test_engine.py", "tests/test_engine_invariants.py")
+_ENGINE_TESTS = ("tests/test_engine.py", "tests/test_engine_invariants.py", "tests/test_engine_promises.py")
 _DOCUMENT_TESTS = ("tests/pure/test_suit.py", "tests/pure/test_cose.py", "tests/pure/test_keyset.py")
 TESTS = {
     "flash": ("tests/test_otadata.py", "tests/test_ledger_model.py", *_ENGINE_TESTS),

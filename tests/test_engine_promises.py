@@ -1,0 +1,323 @@
+"""What the engine promises across several updates: two components, keys that leak, sectors that are lost, wear."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from helpers import release
+from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
+from helpers.keys import ISSUED, YEAR, make_keyset, signer
+from sekisho_boot import engine, ledger, otadata, reasons, records
+from sekisho_boot.flash import is_blank
+from sekisho_boot.ledger import Ledger
+from sekisho_boot.reasons import Refused
+from sekisho_sim import bootloader
+from sekisho_sim.flash import ERASE, SECTOR
+from sekisho_tools import cose
+
+FW, APP = 0, 1
+
+
+def make(sequence, payloads, **options):
+    return release.make(sequence, payloads, **{"vendor": VENDOR, "product": CLASS, **options})
+
+
+OLD, NEW, NEWER = firmware("old"), firmware("new", 24_000), firmware("newer")
+APP_A, APP_B = b"app three" * 700, b"app four!" * 600
+FACTORY = make(1, {FW: OLD})
+UPDATE = make(2, {FW: NEW})
+BOTH = make(3, {FW: NEWER, APP: APP_A})
+
+
+@pytest.fixture
+def desk() -> Desk:
+    made = Desk()
+    made.factory(FACTORY, OLD)
+    return made
+
+
+@pytest.fixture
+def paired(desk: Desk) -> Desk:
+    """Firmware 3 with application 3 on it, confirmed."""
+    confirmed(desk, BOTH)
+    return desk
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(Refused) as caught:
+        call(*arguments)
+    return reasons.name(caught.value.code)
+
+
+def stage(desk: Desk, made) -> None:
+    fetch(desk.power_on().engine, made.envelope, made.payloads)
+
+
+def update(desk: Desk, made) -> Up:
+    stage(desk, made)
+    return desk.power_on()
+
+
+def confirmed(desk: Desk, made) -> Up:
+    assert update(desk, made).engine.confirm() == 0
+    return desk.power_on()
+
+
+def degraded(up: Up) -> str:
+    return reasons.name(up.decision.degraded) if up.decision.degraded else ""
+
+
+def mounted(up: Up) -> bytes | None:
+    """The bytes of the application that is to be mounted."""
+    if up.decision.app is None:
+        return None
+    part, size = up.decision.app
+    data = bytearray(size)
+    part.read(0, data)
+    return bytes(data)
+
+
+# -- two components --------------------------------------------------------------------------------
+
+
+def test_a_firmware_only_update_keeps_the_application_and_pairs_it_anew(paired):
+    up = update(paired, make(5, {FW: NEW}, ties={APP: 3}))
+    assert (up.running, up.decision.trial, mounted(up)) == (0, True, APP_A)
+    assert up.engine.confirm() == 0
+    up = paired.power_on()
+    assert (mounted(up), degraded(up)) == (APP_A, "")
+    assert up.engine.status()["counters"] == (5, 3)
+    assert up.engine.status()["pair"][1:] == (5, 3)
+
+
+def test_a_firmware_only_update_that_fails_leaves_the_old_pair(paired):
+    up = update(paired, make(5, {FW: NEW}, ties={APP: 3}))
+    with pytest.raises(ResetError):
+        up.engine.fail(reasons.HEALTH)
+    up = paired.power_on()
+    assert (up.running, mounted(up), up.engine.status()["pair"][1:]) == (1, APP_A, (3, 3))
+
+
+def test_an_application_only_update_leaves_the_firmware_slots_alone(paired):
+    before = {label: bytes(paired.flash.read(paired.layout[label].offset, 0x2000)) for label in ("ota_0", "ota_1")}
+    paired.flash.log.clear()
+    up = confirmed(paired, make(4, {APP: APP_B}, ties={FW: 3}))
+    firmware_slots = paired.layout["ota_0"].offset, paired.layout["ota_1"].end
+    assert not [op for op in paired.ops() if firmware_slots[0] <= op.address < firmware_slots[1]]
+    otadata_ops = [op for op in paired.ops() if op.address < firmware_slots[0]]
+    assert [op.kind for op in otadata_ops] == [ERASE]  # begin() makes it say one thing; it is never selected anew
+    assert all(paired.flash.read(paired.layout[label].offset, 0x2000) == data for label, data in before.items())
+    assert (mounted(up), up.engine.status()["counters"]) == (APP_B, (3, 4))
+
+
+MIXED = [
+    (make(2, {FW: NEW}, ties={APP: 3}), "SEQUENCE"),  # older firmware, application as it is
+    (make(3, {FW: OLD, APP: APP_B}), "SEQUENCE"),  # the pair of an older release: its firmware would be new enough
+    (make(4, {APP: APP_A}, ties={FW: 3}), "SEQUENCE"),  # older application for this very firmware
+    (make(6, {FW: NEW}, ties={APP: 6}), "VERSION_TIE"),  # newer firmware that wants a newer application
+    (make(6, {APP: APP_A}, ties={FW: 4}), "VERSION_TIE"),  # newer application that wants a newer firmware
+    (make(6, {FW: NEW}), "VERSION_TIE"),  # from before the product had applications
+    (make(6, {APP: APP_A}), "VERSION_TIE"),
+]
+
+
+@pytest.mark.requirement("UPE02", "UPE11")
+@pytest.mark.parametrize(("old", "name"), MIXED)
+def test_a_genuine_release_that_is_replayed_into_another_pair_is_refused(paired, old, name):
+    """Mixed and matched: everything is signed, nothing was ever released together."""
+    confirmed(paired, make(5, {APP: APP_B}, ties={FW: 3}))
+    paired.flash.log.clear()
+    assert refusal(paired.power_on().engine.accept, old.envelope) == name
+    assert paired.ops() == []
+
+
+def test_the_pair_is_judged_again_at_boot(paired):
+    """What was staged fitted the running pair when it was accepted."""
+    stage(paired, make(5, {FW: NEW}, ties={APP: 3}))
+    book = Ledger(paired.part("sekisho"))
+    app, fw_sequence, _, digest = book.state.pairs[1]
+    book.append(ledger.PAIR, 1, app, fw_sequence, 2, digest)
+    up = paired.power_on()
+    assert (up.running, reasons.name(up.engine.status()["last"][0])) == (1, "VERSION_TIE")
+
+
+def test_an_application_trial_that_is_never_confirmed_is_tried_three_times(paired):
+    stage(paired, make(4, {APP: APP_B}, ties={FW: 3}))
+    seen = []
+    for _ in range(6):
+        up = paired.power_on()
+        seen.append((mounted(up) == APP_B, up.decision.trial))
+    assert seen == [(True, True)] * engine.MAX_ATTEMPTS + [(False, False)] * 3
+    assert (mounted(up), reasons.name(up.engine.status()["last"][0])) == (APP_A, "ATTEMPTS")
+
+
+@pytest.mark.requirement("UPE02")
+def test_a_rolled_back_firmware_gets_its_own_application_back():
+    keys = make_keyset(operators=1)
+    desk = Desk(keys=keys)
+    desk.factory(FACTORY, OLD)
+    confirmed(desk, BOTH)
+    up = confirmed(desk, make(5, {FW: NEW, APP: APP_B}))
+    order = {1: 3, 2: up.port.device, 3: up.engine.nonce(), 4: ISSUED + YEAR, 5: BOTH.plan.digest}
+    permit = cose.sign1(release.encode(order), keys.operators[0], attached=True)
+    with pytest.raises(ResetError):
+        up.engine.rollback(permit)
+    up = desk.power_on()
+    assert (up.running, up.decision.trial, mounted(up)) == (1, True, APP_A)
+    assert up.engine.confirm() == 0
+    assert desk.power_on().engine.status()["counters"] == (5, 5)  # the counter stays
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("UPC05", "UPE02")
+def test_a_device_that_took_the_highest_release_of_a_leaked_key_is_brought_back():
+    """The thief signs 2^63-1, which the ceiling refuses, and then the ceiling itself, which installs."""
+    keys = make_keyset(release=2, limits={"fw": (0, 1000)})
+    thief, good = keys.release
+    desk = Desk(keys=keys)
+    desk.factory(FACTORY, OLD)
+    up = desk.power_on()
+    assert refusal(up.engine.accept, make(2**63 - 1, {FW: NEW}, key=thief).envelope) == "CEILING"
+    up = confirmed(desk, make(1000, {FW: NEW}, key=thief))
+    assert up.engine.status()["counters"][FW] == 1000
+    changed = keys.next(
+        release=keys.content.release[1:], revoked_keys=(thief.key_id,), limits={"fw": (1001, 2000), "app": (0, 2000)}
+    )
+    up.engine.accept_keyset(changed.document)
+    up = desk.power_on()
+    assert (up.running, degraded(up)) == (1, "KEY_REVOKED")  # it runs, and may only update
+    assert refusal(up.engine.accept, make(1001, {FW: NEWER}, key=thief).envelope) == "KEY_REVOKED"
+    up = confirmed(desk, make(1001, {FW: NEWER}, key=good))
+    assert (up.running, degraded(up), up.engine.status()["counters"][FW]) == (0, "", 1001)
+    assert refusal(up.engine.accept, make(1000, {FW: NEW}, key=good).envelope) == "SEQUENCE"
+
+
+@pytest.mark.requirement("UPC03", "UPC04")
+def test_a_device_never_changes_its_environment(desk):
+    """Not by a key set, nor by one that lies in flash when the ledger is lost, although the same roots signed it."""
+    other = make_keyset(2, environment="release", limits={"fw": (900, 1000)})
+    up = desk.power_on()
+    assert refusal(up.engine.accept_keyset, other.document) == "KEYSET_ENVIRONMENT"
+    part = desk.part("sekisho")
+    records.save(part, records.KEYSETS, 2, records.KIND_KEYSET, 2, other.document)
+    for bank in (0, 1):
+        part.erase(bank)
+    up = desk.power_on()
+    assert up.engine.status()["keyset"] == 1
+    assert confirmed(desk, UPDATE).running == 1
+
+
+@pytest.mark.requirement("UPC06")
+def test_a_device_that_slept_for_years_installs_after_walking_the_chain(desk):
+    made, chain = desk.keys, []
+    for year in range(1, 6):
+        root = signer("root", year)
+        made = made.next(
+            roots=(root.public_key,),
+            signed_by=[*made.roots, root],
+            issued_at=ISSUED + (9 + year) * YEAR,
+            expires=ISSUED + (10 + year) * YEAR,
+        )
+        made = type(made)(made.content, made.document, (root,), made.release, made.operators)
+        chain.append(made.document)
+    desk.clock = ISSUED + 14 * YEAR
+    up = desk.power_on()
+    assert refusal(up.engine.accept, UPDATE.envelope) == "EXPIRED_KEYSET"
+    assert refusal(up.engine.accept_keyset, chain[-1]) == "KEYSET_VERSION"
+    for version, document in enumerate(chain, 2):
+        assert desk.power_on().engine.accept_keyset(document).version == version
+        if version < 6:
+            assert refusal(desk.power_on().engine.accept, UPDATE.envelope) == "EXPIRED_KEYSET"
+    assert confirmed(desk, UPDATE).running == 1
+
+
+# -- loss, wear ------------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("UPE02", "SSS02")
+@pytest.mark.parametrize("how", ["erased", "noise"])
+@pytest.mark.parametrize("sector", range(12))
+def test_the_loss_of_any_one_sector_takes_no_counter_and_no_way_to_update(paired, sector, how):
+    second = paired.keys.next()
+    third = second.next()
+    for one in (second, third):
+        paired.power_on().engine.accept_keyset(one.document)
+    before = confirmed(paired, make(5, {FW: NEW, APP: APP_B}))
+    part = paired.part("sekisho")
+    part.erase(sector)
+    if how == "noise":
+        part.program(sector * SECTOR, hashlib.shake_256(bytes((sector,))).digest(SECTOR))
+    up = paired.power_on()
+    status = up.engine.status()
+    assert (up.running, status["counters"], status["locked"]) == (before.running, (5, 5), False)
+    assert (mounted(up) == APP_B) == (degraded(up) == ""), "what is missing is said"
+    if status["keyset"] == 3:
+        again = up.engine  # where the newest copy is lost, the chain is walked again from the key set of the build
+        for one in (second, third) if sector == 10 else (third,):
+            again.accept_keyset(one.document)
+    old = make(4, {FW: OLD, APP: APP_A})
+    assert refusal(paired.power_on().engine.accept, old.envelope) == "SEQUENCE"
+    up = confirmed(paired, make(6, {FW: OLD, APP: APP_A}))
+    assert (mounted(up), degraded(up), up.engine.status()["counters"]) == (APP_A, "", (6, 6))
+
+
+def test_sectors_that_hold_the_right_bytes_already_are_not_rewritten(desk):
+    """The image of two updates ago lies in the idle slot: only its first sector is erased when it comes again."""
+    confirmed(desk, UPDATE)
+    slot = desk.layout["ota_0"]
+    desk.flash.log.clear()
+    stage(desk, make(3, {FW: OLD}))
+    ops = [op for op in desk.ops() if slot.offset <= op.address < slot.end]
+    assert [(op.kind, op.address) for op in ops] == [(ERASE, slot.offset)]
+    assert desk.power_on().running == 0
+
+
+def test_an_image_that_failed_its_trial_stays_bootable_and_is_overwritten_by_the_next(desk):
+    """It is authentic: a better fallback than none. What is not authorised is scrubbed (see the invariants)."""
+    up = update(desk, UPDATE)
+    with pytest.raises(ResetError):
+        up.engine.fail(reasons.HEALTH)
+    up = desk.power_on()
+    assert (up.running, is_blank(desk.part("ota_1"), 0)) == (0, False)
+    desk.flash.buffer[desk.layout["ota_0"].offset + 9000] ^= 1
+    assert bootloader.power_on(desk.flash).running == "ota_1"
+    assert degraded(desk.power_on()) == "FALLBACK"
+
+
+def test_every_try_of_a_manifest_is_counted_until_it_is_confirmed(desk):
+    """By these counts the agent makes its pauses grow; power cuts, refusals at boot and failed trials all count."""
+    for tries in (1, 2, 3):
+        up = update(desk, UPDATE)
+        assert up.engine.status()["retries"] == ((UPDATE.plan.digest, tries),)
+        with pytest.raises(ResetError):
+            up.engine.fail(reasons.HEALTH)
+    assert confirmed(desk, UPDATE).engine.status()["retries"] == ()
+
+
+@pytest.mark.requirement("SSS06")
+def test_the_device_knows_its_versions_and_the_state_of_its_update(paired):
+    status = paired.power_on().engine.status()
+    assert (status["running"], status["counters"], status["pair"][1:], status["phase"]) == (1, (3, 3), (3, 3), 0)
+    engine_ = paired.power_on().engine
+    made = make(4, {FW: NEW}, ties={APP: 3})
+    fetch(engine_, made.envelope, made.payloads, until=8192)
+    assert (engine_.status()["phase"], engine_.status()["manifest"]) == (1, made.plan.digest)
+    up = update(paired, made)
+    assert (up.engine.status()["trial"], up.engine.status()["attempts"]) == (True, 1)
+    assert up.engine.confirm() == 0
+    assert up.engine.status()["last"] == (0, made.plan.digest, 4)
+
+
+def test_the_selected_slot_is_the_running_one_after_every_outcome(paired):
+    for made, end in ((make(5, {FW: NEW}, ties={APP: 3}), "confirm"), (make(6, {FW: OLD}, ties={APP: 3}), "fail")):
+        up = update(paired, made)
+        if end == "confirm":
+            assert up.engine.confirm() == 0
+        else:
+            with pytest.raises(ResetError):
+                up.engine.fail(reasons.HEALTH)
+        up = paired.power_on()
+        assert otadata.selected(paired.part("otadata")) == (up.running, otadata.VALID)
