@@ -113,6 +113,17 @@ def obey(order: bytes) -> bool:
     return _agent.duties.obey(order, _agent)  # type: ignore[unreachable]
 
 
+def offline():
+    """The offline door of this device (`sekisho.door`): key sets, orders and releases that people bring by hand."""
+    if _agent is None:
+        raise OSError("no agent on this device")
+    if _agent.door is None:  # type: ignore[unreachable]
+        from .door import Door
+
+        _agent.door = Door(_agent)
+    return _agent.door
+
+
 async def restart() -> None:
     """Restarts after the drain hooks."""
     await _restart()

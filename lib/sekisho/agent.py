@@ -24,6 +24,7 @@ from . import clock, http, policy, settings
 from .envelope import MAX_DOWNLOAD, keyset_version, sever, tells_how
 
 SECTOR = const(4096)  # bytes handed to the engine at a time
+KEYSET_REFUSED = const(10)  # `eventlog.KEYSET_REFUSED`: small devices have no log
 MAX_LINKS = const(16)  # key sets of the chain taken in one poll
 MAX_FAILURES = 5  # connections in a row that brought a payload no further, then the poll is given up
 MAX_CHANGES = const(3)  # times one poll begins a payload anew because the server's file changed
@@ -33,6 +34,7 @@ MAX_RETRY = const(86400)
 MAX_BACKOFF = const(3600)  # s that failing to reach a server makes the pause at most, or as long as the usual one
 TURNS = const(8)  # times that a restart which is no update asks the peers for their leave, and then does without
 TURN = 15  # s between two of them
+GRACE = 1  # s between a call and the look that follows: whoever called may say a last word
 BREATH = 1  # s between two connections for one payload; doubles while they bring nothing
 _PROGRESS = const(65536)  # bytes between two lines of progress
 
@@ -79,6 +81,9 @@ class Agent:
         self.home = "/%s-%s-%s-%s-%s/" % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
         self.say = say
         self.duties = None  # `duties.Duties`: orders, policy, event log
+        self.door = None  # `door.Door`: releases that people bring
+        self.busy = False  # while a release is taken from the server
+        self._called = asyncio.Event()
         self.result = NOTHING
         self.detail = ""
         self.failures = 0
@@ -208,6 +213,11 @@ class Agent:
         if self.engine.status()["phase"] == FETCHING:
             self.engine.abort(code)
 
+    def again(self) -> None:
+        """What was refused or held back may be taken now: everything is asked for anew."""
+        self._tags.clear()
+        self._lost = False
+
     def _forget(self, file: str) -> None:
         self._tags.pop(file, None)
 
@@ -248,7 +258,12 @@ class Agent:
             if refused.code in (NETWORK, RETRY_LATER):
                 raise
             if refused.code != NOTHING:
-                self.say("sekisho: key set refused: %s" % name(refused.code))
+                self._refused_key_set(refused.code)
+
+    def _refused_key_set(self, code: int) -> None:
+        self.say("sekisho: key set refused: %s" % name(code))
+        if self.duties:
+            self.duties.log.append(KEYSET_REFUSED, code)
 
     # -- the payload -----------------------------------------------------------------------------
     def _choose(self, envelope, plan) -> dict:
@@ -414,11 +429,15 @@ class Agent:
 
     async def _look(self) -> int:
         try:
-            await self.online()
-            self._wind()
-            if self.duties and await self.duties.visit(self):
-                return 0  # an order that takes effect with a restart
-            await self.poll()
+            if not self._due():
+                await self.online()
+                self._wind()
+                if self.duties and await self.duties.visit(self):
+                    return 0  # an order that takes effect with a restart
+                if self.door and self.door.active():
+                    raise http.Failed(BUSY, "a release is being brought by hand")
+                self.busy = True
+                await self.poll()
         except Refused as refused:
             return self._note(refused)
         except MemoryError:
@@ -426,8 +445,26 @@ class Agent:
             return self._note(http.Failed(RETRY_LATER, "not enough memory"))
         except Exception as error:  # the network's own errors, and whatever else must not stop the application
             return self._note(http.Failed(NETWORK, repr(error)))
+        finally:
+            self.busy = False
         self.result, self.detail, self.failures = 0, "", 0
         return 0
+
+    def _due(self) -> bool:
+        """Whether a restart is due: an update is staged, or an order takes effect with one."""
+        return self.engine.status()["phase"] == READY or bool(self.duties and self.duties.due())
+
+    def call(self) -> None:
+        """The next look comes in GRACE seconds instead of at its time."""
+        self._called.set()
+
+    async def _rest(self, seconds: int) -> None:
+        try:
+            await asyncio.wait_for(self._called.wait(), seconds)
+            await asyncio.sleep(GRACE)
+        except asyncio.TimeoutError:
+            pass
+        self._called.clear()
 
     def _note(self, refused) -> int:
         """Remembers and prints a refusal; returns how many seconds to wait because of it."""
@@ -447,7 +484,7 @@ class Agent:
             pause = await self.look()
             if not pause:
                 return await self._leave()
-            await asyncio.sleep(jitter(pause))
+            await self._rest(jitter(pause))
 
     async def _leave(self) -> None:
         """Before a restart that an order or a change of settings wants: asks the peers too, but not for ever."""

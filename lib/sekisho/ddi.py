@@ -355,7 +355,7 @@ class Agent(agent.Agent):
             except Refused as refused:
                 if refused.code in (NETWORK, RETRY_LATER):
                     raise
-                self.say("sekisho: key set refused: %s" % name(refused.code))
+                self._refused_key_set(refused.code)
                 continue  # and asked for again
             self._keysets = self._keysets[-MAX_FILES:]
             self._keysets.append(href)

@@ -90,15 +90,27 @@ class Duties:
     def obey(self, document, agent=None) -> bool:
         """An order, whatever way it came. True when a restart is due."""
         try:
+            self.judge(document, agent)
+        except Refused:
+            return False
+        return self.due()
+
+    def judge(self, document, agent=None) -> int:
+        """An order, whatever way it came: 0 or the reason why it could not be done; Refused where it is not obeyed."""
+        try:
             code = self.orders.obey(document)
-            self.say("sekisho: order %s" % ("could not be done: " + name(code) if code else "obeyed"))
         except Refused as refused:
             if refused.code != ORDER_REPLAY:
                 self.say("sekisho: order refused: %s" % name(refused.code))
                 self._tag = ""  # a newer key set may know the key
-            return False
+            raise
+        self.say("sekisho: order %s" % ("could not be done: " + name(code) if code else "obeyed"))
         if agent:
             self.reload(agent)
+        return code
+
+    def due(self) -> bool:
+        """Whether something of this takes effect with a restart."""
         return self.orders.restart or self.restart
 
     def reload(self, agent) -> None:
@@ -109,7 +121,7 @@ class Duties:
         changed = options["wifi"] != agent.networks
         agent.options = options
         agent.networks, agent.every, agent.ca = options["wifi"], options["poll"], options["ca"]
-        agent._tags.clear()  # what was held back may be wanted now
+        agent.again()
         if changed and agent.networks:
             import network
 
