@@ -221,10 +221,10 @@ def test_the_next_network_is_tried_where_the_first_is_not_there(product: Product
     run(world, "sekisho: NETWORK (no Wi-Fi network of the settings can be reached)")
 
 
-def application(words: str, rest: str = "") -> bytes:
+def application(words: str, rest: str = "", size: int = LAYOUT["app_0"].size) -> bytes:
     """An application image: a littlefs with a module `application` that prints *words*."""
     source = f"import sekisho\n{rest}\nasync def main():\n    print({words!r})\n"
-    return flashimage.make_littlefs(LAYOUT["app_0"].size, {"application.py": source.encode()}, "app_0")
+    return flashimage.make_littlefs(size, {"application.py": source.encode()}, "app_0")
 
 
 @pytest.mark.requirement("UPE01")
@@ -246,6 +246,25 @@ def test_firmware_and_application_are_updated_together_and_one_by_one(product: P
     assert ledger(world).counters == [2, 3]
     # and the pair is what comes up from now on
     assert "second application" in consoles(run(world, "NOTHING"))
+
+
+@pytest.mark.requirement("UPE01")
+def test_of_an_application_no_more_is_mounted_than_was_verified(product: Product) -> None:
+    """An image smaller than its slot: behind it lie bytes that nobody hashed, and the file system ends before them."""
+    world = product.factory(OLD)
+    part = LAYOUT["app_0"]
+    data = bytearray(world.flash_path.read_bytes())
+    for slot_part in (LAYOUT["app_0"], LAYOUT["app_1"]):
+        data[slot_part.offset : slot_part.end] = hashlib.shake_256(b"nobody's").digest(slot_part.size)
+    world.flash_path.write_bytes(data)
+    look = "import os\nprint('blocks', os.statvfs('/app')[2])\n"
+    look += "try:\n    open('/app/x', 'w')\nexcept OSError as error:\n    print('write', error.errno)"
+    app = application("small application", look, part.size // 4)
+    product.publish(product.release(2, NEW, app), NEW, app)
+    console = consoles(run(world, "release 2 runs already"))
+    assert "small application" in console
+    assert f"blocks {part.size // 4 // 4096}\nwrite 30\n" in console
+    assert "cannot mount" not in console
 
 
 @pytest.mark.requirement("UPE13", "UPE14")
