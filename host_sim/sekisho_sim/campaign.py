@@ -51,6 +51,7 @@ from sekisho_tools.measure import compile_module
 
 from . import bootloader
 from .flash import ERASE_SHAPES, PROGRAM_SHAPES, SECTOR, Flash, MemPart, Op, decode_ops, replay, shapes_for, torn
+from .forks import Bounded
 
 assert device_code
 from sekisho_boot import ledger, reasons, records  # noqa: E402
@@ -78,6 +79,8 @@ TRIAL_SECONDS = 300
 MAX_POWER_UPS = 60
 MAX_RUNS = 8
 """Starts inside one attempt that the design allows, where the bootloader does not end it."""
+MOST_ALIVE = 4
+"""Devices of one `Device` that may be alive: one works, those before it may still be on their way out."""
 FW, APP = 0, 1
 
 
@@ -241,8 +244,9 @@ def _open_files() -> list[int]:
 class Device:
     """The flash in shared memory, and the MicroPython process from which every power-up is forked.
 
-    MicroPython cannot fork. So the process that will call it sets `fork` as the handler of SIGXFSZ and its file size
-    limit to 0: a write to a file from Python code then raises that signal at a known point, and two processes go on.
+    MicroPython cannot fork. So the process that will call it sets a handler that forks (forks.py: at most `MOST_ALIVE`
+    at a time, children never) for SIGXFSZ and its file size limit to 0: a write to a file from Python code then raises
+    that signal at a known point, and two processes go on.
     """
 
     def __init__(self) -> None:
@@ -283,11 +287,13 @@ class Device:
                 os.dup2(null, stream)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        forks = Bounded(MOST_ALIVE)
+        on_write = forks.handler()
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
-        libc.signal(signal.SIGXFSZ, ctypes.cast(libc.fork, ctypes.c_void_p))
+        libc.signal(signal.SIGXFSZ, ctypes.cast(on_write, ctypes.c_void_p))
         libc.signal(signal.SIGSEGV, 0)  # SIG_DFL: that is how a device loses power
-        libc.signal(signal.SIGCHLD, 1)  # SIG_IGN: nobody waits for the devices
+        libc.signal(signal.SIGCHLD, 0)
         start = f"{address}, {SIZE}, {LOG_ROOM}, {command}, {result}, {trigger}, {str(base / 'world.txt')!r}"
         code = f"import sys; sys.path[:] = ['.frozen', {str(base)!r}]; import _campaign; _campaign.start({start})"
         os._exit(run_main(["micropython", "-X", "heapsize=1m", "-c", code]) & 0xFF)

@@ -59,6 +59,7 @@ class Server:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         self.buffer = b""
+        self.owner = os.getpid()
         self.wake, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -75,7 +76,9 @@ class Server:
         return line
 
     def serve(self) -> Spec:
-        """Returns in each forked process, with what it is to become."""
+        """Returns in each forked process, with what it is to become. One lives at a time, and none forks again."""
+        if os.getpid() != self.owner:
+            os._exit(125)
         while True:
             line = self.line()
             if line == b"kill":
