@@ -1,11 +1,14 @@
 """Mutation testing of the engine's modules: change one operator, constant or branch, and see whether a test notices.
 
-    python scripts/mutation.py                       a sample of every module; writes docs/evidence/mutation.md
-    python scripts/mutation.py --module otadata --all
+    python scripts/mutation.py                       every mutant of every module; writes docs/evidence/mutation.md
+    python scripts/mutation.py --module otadata      of one module, with the name of each that no test noticed
 
 mutmut rewrites files and imports them anew for each mutant, which modules with `from micropython import const` and a
-device path do not survive. Here one process loads the tests; each mutant is a fork of it in which the code objects of
-the changed module are replaced in place, so that every name that was imported from it follows.
+device path do not survive. Here one process collects the tests and runs them once, noting which lines each one reaches;
+each mutant is a fork of it in which the code of the changed function is replaced in place, so that every name that was
+imported from it follows, and which runs only the tests that reach the changed statement, the quickest first.
+
+Mutants that cannot make a difference are listed in tests/seeded/equivalent.py, each with the reason.
 """
 
 from __future__ import annotations
@@ -14,41 +17,49 @@ import argparse
 import ast
 import copy
 import importlib
+import json
 import os
-import random
 import signal
 import sys
 import time
 import types
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / name) for name in ("tests", "tests/pure", "host_sim", "tools")]
 
 import pytest  # noqa: E402
+from seeded.equivalent import EQUIVALENT  # noqa: E402
+from sekisho_tools import device_code  # noqa: E402
 from sekisho_tools.files import write_atomic  # noqa: E402
 
 BOOT = ROOT / "boot" / "sekisho_boot"
-_ENGINE = ("tests/test_engine.py", "tests/test_engine_invariants.py")
-_PURE = tuple(f"tests/pure/test_{name}.py" for name in ("cbor", "cose", "keyset", "suit"))
-TESTS = {
-    "otadata": (*_ENGINE, "tests/test_otadata.py"),
-    "records": _ENGINE,
-    "flash": ("tests/test_otadata.py", *_ENGINE),
-    "image": _ENGINE,
-    "engine": _ENGINE,
-    "ledger": (*_ENGINE, "tests/test_ledger_model.py"),
-    "cbor": _PURE,
-    "cose": _PURE,
-    "keyset": (*_PURE, "tests/test_keyset_tuf.py"),
-    "suit": (*_PURE, *_ENGINE),
-}
-SAMPLE = 24
-"""Mutants of a module that are tried by default, chosen by chance with a fixed seed."""
-LIMIT = 60.0
-"""Seconds until a mutant counts as noticed because it hangs."""
+PURE = ("cbor", "cose", "image", "keyset", "ledger", "otadata", "records", "suit")
+MODULES = (*PURE, "flash", "engine")
+TESTS = (
+    "tests/pure",
+    *[
+        f"tests/test_{name}.py"
+        for name in (
+            "efuse_floor",
+            "engine",
+            "engine_invariants",
+            "flash_model",
+            "fuzz_regressions",
+            "image_agreement",
+            "keyset_tuf",
+            "ledger_model",
+            "otadata",
+            "suit_profile",
+            "suit_vectors",
+        )
+    ],
+)
+LIMIT = 10.0
+"""A mutant counts as noticed because it hangs after so many seconds and ten times what its tests took unchanged."""
 
 _COMPARE = {
     ast.Lt: ast.LtE,
@@ -111,21 +122,67 @@ class _Replace(ast.NodeTransformer):
         return self.new if node is self.target else super().visit(node)
 
 
-def mutants(module: str) -> list[tuple[str, str, str]]:
-    """(where, what, source) of every mutant of the functions of a module."""
+@dataclass
+class Mutant:
+    """One change: *name* is stable while the line stays as it is, *lines* those of the changed statement."""
+
+    name: str
+    module: str
+    lines: range
+    source: str = ""
+    constant: tuple[str, int] | None = None
+
+
+def _own(statement: ast.stmt) -> Iterator[ast.AST]:
+    """A statement and its expressions, without the statements in it."""
+    rest: list[ast.AST] = [statement]
+    while rest:
+        one = rest.pop(0)
+        yield one
+        rest[:0] = [child for child in ast.iter_child_nodes(one) if not isinstance(child, ast.stmt)]
+
+
+def _own_lines(statement: ast.stmt) -> range:
+    """The lines of a statement, without those of the statements in it."""
+    inside = [child.lineno for child in ast.walk(statement) if isinstance(child, ast.stmt) and child is not statement]
+    last = min(inside) - 1 if inside else statement.end_lineno or statement.lineno
+    return range(statement.lineno, max(last, statement.lineno) + 1)
+
+
+def mutants(module: str) -> list[Mutant]:
+    """Every mutant of the functions and of the integer constants of a module."""
     source = (BOOT / f"{module}.py").read_text()
-    tree = ast.parse(source)
-    found = []
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    nodes = {id(node): node for function in functions for part in function.body for node in ast.walk(part)}
-    for node in nodes.values():
-        for what, new in _variants(node):
-            line = getattr(node, "lineno", 0)
-            text = source.splitlines()[line - 1].strip()
-            clone = _Replace(node, new).visit(tree)
-            mutated = ast.unparse(ast.fix_missing_locations(clone))
-            _Replace(new, node).visit(tree)
-            found.append((f"{module}.py:{line}", f"{what}: `{text}`", mutated))
+    tree, lines = ast.parse(source), source.splitlines()
+    found: list[Mutant] = []
+    counted: dict[str, int] = {}
+
+    def add(where: str, what: str, line: int, **options: object) -> None:
+        base = f"{module}.{where}: {what}: `{lines[line - 1].strip()}`"
+        counted[base] = counted.get(base, 0) + 1
+        name = base if counted[base] == 1 else f"{base} #{counted[base]}"
+        found.append(Mutant(name, module, **options))  # type: ignore[arg-type]
+
+    owners: list[tuple[str, ast.FunctionDef]] = []
+    for top in tree.body:
+        if isinstance(top, ast.FunctionDef):
+            owners.append((top.name, top))
+        elif isinstance(top, ast.ClassDef):
+            owners += [(f"{top.name}.{one.name}", one) for one in top.body if isinstance(one, ast.FunctionDef)]
+        elif isinstance(top, ast.Assign) and isinstance(top.value, ast.Call) and isinstance(top.targets[0], ast.Name):
+            call = top.value
+            if isinstance(call.func, ast.Name) and call.func.id == "const" and isinstance(call.args[0], ast.Constant):
+                value, name = call.args[0].value, top.targets[0].id
+                if isinstance(value, int):
+                    add("module", "constant", top.lineno, lines=range(0), constant=(name, value + 1))
+    for name, function in owners:
+        for statement in [one for one in ast.walk(function) if isinstance(one, ast.stmt) and one is not function]:
+            for node in list(_own(statement)):
+                for what, new in _variants(node):
+                    clone = _Replace(node, new).visit(tree)
+                    mutated = ast.unparse(ast.fix_missing_locations(clone))
+                    _Replace(new, node).visit(tree)
+                    line = getattr(node, "lineno", statement.lineno)
+                    add(name, what, line, lines=_own_lines(statement), source=mutated)
     return found
 
 
@@ -139,10 +196,17 @@ def _codes(code: types.CodeType, prefix: str = "") -> dict[str, types.CodeType]:
     return found
 
 
-def _plant(module: str, source: str) -> None:
-    """Replaces the code of every function of a loaded module."""
-    codes = _codes(compile(source, f"{module}.py", "exec"))
-    loaded = importlib.import_module(f"sekisho_boot.{module}")
+def _plant(mutant: Mutant) -> None:
+    """Replaces the code of every function of a loaded module, or one constant wherever it was imported to."""
+    loaded = importlib.import_module(f"sekisho_boot.{mutant.module}")
+    if mutant.constant:
+        name, value = mutant.constant
+        for other in MODULES:
+            scope = vars(importlib.import_module(f"sekisho_boot.{other}"))
+            if other == mutant.module or scope.get(name) == value - 1:
+                scope[name] = value
+        return
+    codes = _codes(compile(mutant.source, f"{mutant.module}.py", "exec"))
     owners = [("", loaded)] + [(f"{name}.", one) for name, one in vars(loaded).items() if isinstance(one, type)]
     for prefix, owner in owners:
         for name, value in list(vars(owner).items()):
@@ -153,89 +217,207 @@ def _plant(module: str, source: str) -> None:
                     function.__code__ = new
 
 
-def survives(module: str, source: str, tests: tuple[str, ...]) -> bool:
-    """Whether no test notices the mutant."""
-    pid = os.fork()
-    if pid == 0:
-        status = 3
-        try:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            _plant(module, source)
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--hypothesis-seed=1"]
-            status = int(pytest.main([*options, *tests]))
-        finally:
-            os._exit(status)
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return False
+@dataclass
+class Run:
+    """The tests, what each reaches, and the verdicts. A pytest plugin: the loop over the tests is replaced."""
+
+    modules: list[str]
+    workers: int
+    killed: dict[str, str] = field(default_factory=dict)
+    survivors: list[Mutant] = field(default_factory=list)
+    tried: dict[str, int] = field(default_factory=dict)
+    failed: str = ""
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Runs the tests once with a tracer, then all mutants."""
+        items = session.items
+        reached, took = self._trace(items)
+        if self.failed:
+            return True
+        for module in self.modules:
+            self._module(module, items, reached, took)
+        return True
+
+    def _trace(self, items: list[pytest.Item]) -> tuple[list[set[tuple[str, int]]], list[float]]:
+        reached, took = [], []
+        names = {str(BOOT / f"{module}.py"): module for module in MODULES}
+        lines: set[tuple[str, int]] = set()
+
+        def local(frame: types.FrameType, event: str, _argument: object) -> object:
+            if event == "line":
+                lines.add((names[frame.f_code.co_filename], frame.f_lineno))
+            return local
+
+        def called(frame: types.FrameType, _event: str, _argument: object) -> object:
+            return local if frame.f_code.co_filename in names else None
+
+        for item in items:
+            lines = set()
+            began = time.monotonic()
+            sys.settrace(called)  # type: ignore[arg-type]
+            try:
+                good = _passes(item)
+            finally:
+                sys.settrace(None)
+            took.append(time.monotonic() - began)
+            reached.append(lines)
+            if not good:
+                self.failed = item.nodeid
+                break
+        return reached, took
+
+    def _module(
+        self, module: str, items: list[pytest.Item], reached: list[set[tuple[str, int]]], took: list[float]
+    ) -> None:
+        began, every, kills = time.monotonic(), mutants(module), dict[int, int]()
+        queue, running = list(every), dict[int, tuple[Mutant, float, int]]()
+        numbers = range(len(items))
+        while queue or running:
+            while queue and len(running) < self.workers:
+                mutant = queue.pop(0)
+                wanted = {(module, line) for line in mutant.lines or range(2000)}
+                chosen = [at for at in numbers if not wanted.isdisjoint(reached[at])]
+                # Those first that noticed much for the time they take.
+                chosen.sort(key=lambda at: took[at] / (1 + kills.get(at, 0)))
+                told, tell = os.pipe()
+                pid = os.fork()
+                if pid == 0:
+                    os.close(told)
+                    _try(mutant, [(at, items[at]) for at in chosen], tell)
+                os.close(tell)
+                running[pid] = mutant, time.monotonic() + LIMIT + 10 * sum(took[at] for at in chosen), told
+            for pid, (mutant, end, told) in list(running.items()):
+                done, _ = os.waitpid(pid, os.WNOHANG)
+                late = time.monotonic() > end
+                if not done and not late:
+                    continue
+                said = os.read(told, 64) if done else b""
+                os.close(told)
+                _kill_group(pid)
+                if not done:
+                    os.waitpid(pid, 0)
+                del running[pid]
+                if said == b"none":
+                    self.survivors.append(mutant)
+                else:
+                    at = int(said) if said.isdigit() else -1
+                    kills[at] = kills.get(at, 0) + 1
+                    self.killed[mutant.name] = items[at].nodeid if at >= 0 else "it hangs or crashes"
+            time.sleep(0.002)
+        self.tried[module] = len(every)
+        left = [one for one in self.survivors if one.module == module]
+        print(
+            f"{module}: {len(every) - len(left)} of {len(every)} noticed, {time.monotonic() - began:.0f} s", flush=True
+        )
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _passes(item: pytest.Item) -> bool:
+    from _pytest.runner import runtestprotocol
+
+    return all(not report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+def _try(mutant: Mutant, chosen: list[tuple[int, pytest.Item]], tell: int) -> None:
+    """In the child: the mutant, the tests until one fails; tells its number, or ``none``. Does not return."""
+    try:
+        os.setpgid(0, 0)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        _plant(mutant)
+        for at, item in chosen:
+            if not _passes(item):
+                os.write(tell, str(at).encode())
+                break
+        else:
+            os.write(tell, b"none")
+    finally:
+        os._exit(0)
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--module", action="append", choices=sorted(TESTS), help="only this one")
-    parser.add_argument("--all", action="store_true", help="every mutant instead of a sample")
-    parser.add_argument("--sample", type=int, default=SAMPLE)
+    parser.add_argument("--module", action="append", choices=MODULES, help="only this one; writes nothing")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ["SEKISHO_SEEDED"] = "1"
-    importlib.import_module("sekisho_tools.device_code")
-    for name in ("helpers.desk", "helpers.release", "hypothesis.stateful"):
-        importlib.import_module(name)
-    modules = options.module or list(TESTS)
-    rows, survivors = [], []
+    import hypothesis
+
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failure is enough; it need not be made small
+    hypothesis.settings.register_profile("mutation", phases=phases, database=None, deadline=None)
+    hypothesis.settings.load_profile("mutation")
     began = time.monotonic()
-    for module in modules:
-        every = mutants(module)
-        chosen = every
-        if not options.all and len(every) > options.sample:
-            chosen = random.Random(module).sample(every, options.sample)  # noqa: S311 (a sample, no secret)
-        with ThreadPoolExecutor(options.workers) as pool:
-            alive = list(pool.map(lambda one, name=module: survives(name, one[2], TESTS[name]), chosen))
-        left = [one for one, still in zip(chosen, alive, strict=True) if still]
-        rows.append((module, len(every), len(chosen), len(chosen) - len(left)))
-        survivors += [(where, what) for where, what, _ in left]
-        print(f"{module}: {len(chosen) - len(left)} of {len(chosen)} noticed", flush=True)
-        for where, what, _ in left:
-            print(f"    {where} {what}", flush=True)
+    run = Run(options.module or list(MODULES), options.workers)
+    arguments = ["-q", "--no-header", "--timeout=0", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    pytest.main([*arguments, "--hypothesis-seed=1", *TESTS], plugins=[run])
+    if run.failed or not run.tried:
+        print(f"error[MUTATION]: without a mutant there is a failure: {run.failed or 'no tests'}", file=sys.stderr)
+        return 1
+    took = time.monotonic() - began
+    known = [one for one in run.survivors if one.name in EQUIVALENT]
+    left = [one for one in run.survivors if one.name not in EQUIVALENT]
+    for one in left:
+        print(f"    {one.name}")
+    wrong = [name for name in EQUIVALENT if name in run.killed]
+    gone = [name for name in EQUIVALENT if name.split(".")[0] in run.tried and name not in run.killed]
+    gone = [name for name in gone if name not in [one.name for one in known]]
+    for name in [*wrong, *gone]:
+        print(f"listed as without effect, but {'noticed' if name in wrong else 'not there'}: {name}")
     if not options.module:
-        write_atomic(
-            ROOT / "docs" / "evidence" / "mutation.md", page(rows, survivors, time.monotonic() - began).encode()
-        )
-    return 0
+        write(run, known, left, took)
+    return 1 if left or wrong or gone else 0
 
 
-def page(rows: list[tuple[str, int, int, int]], survivors: list[tuple[str, str]], took: float) -> str:
-    """The page in docs/evidence."""
-    tried, killed = sum(row[2] for row in rows), sum(row[3] for row in rows)
-    lines = "\n".join(
-        f"| `{name}` | {every} | {some} | {hit} | {100 * hit // some} % |" for name, every, some, hit in rows
-    )
-    left = "\n".join(f"* `{where}` {what}" for where, what in survivors)
-    return f"""# Mutation testing
+def write(run: Run, known: list[Mutant], left: list[Mutant], took: float) -> None:
+    """docs/evidence/mutation.md and mutation.json."""
+    rows, total = [], [0, 0, 0, 0]
+    for module, every in run.tried.items():
+        counts = [
+            every,
+            every - sum(one.module == module for one in run.survivors),
+            sum(one.module == module for one in known),
+            sum(one.module == module for one in left),
+        ]
+        total = [one + other for one, other in zip(total, counts, strict=True)]
+        rows.append((f"`{module}`", *counts, f"{100 * counts[1] / max(1, every - counts[2]):.1f} %"))
+    rows.append(("**all**", *total, f"{100 * total[1] / max(1, total[0] - total[2]):.1f} %"))
+    lines = "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+    score = f"{100 * total[1] / max(1, total[0] - total[2]):.1f} %"
+    same = "\n".join(f"* `{one.name.replace('`', '')}` - {EQUIVALENT[one.name]}" for one in known)
+    open_ones = "\n".join(f"* `{one.name.replace('`', '')}`" for one in left) or "None."
+    boot = device_code.boot_digest()
+    text = f"""# Mutation testing
 
-Written by `python scripts/mutation.py`; do not edit. One operator, constant, condition or statement of a function of
-boot/ is changed at a time; the tests that cover the module run until one fails. Unchanged code passes them all.
+Written by `make mutation`; do not edit. Recorded for boot/ {boot[:16]}. One operator, constant, condition or statement
+of boot/ is changed at a time; the tests that reach it run until one fails. Unchanged code passes them all. What each
+change is, and which tests run: `scripts/mutation.py`.
 
-**{killed} of {tried} mutants are noticed ({100 * killed // tried} %)**, {took:.0f} seconds.
+**{total[1]} of {total[0]} mutants are noticed; {total[2]} can make no difference; {total[3]} are not noticed**:
+{score} of those that matter. {took:.0f} seconds on {run.workers} processes.
 
-| module | mutants | tried | noticed | |
-|---|---:|---:|---:|---:|
+| module | mutants | noticed | no difference | not noticed | score |
+|---|---:|---:|---:|---:|---:|
 {lines}
 
 ## Not noticed
 
-{left}
+{open_ones}
+
+## Can make no difference
+
+{same}
 """
+    write_atomic(ROOT / "docs" / "evidence" / "mutation.md", text.encode())
+    content = {"boot": boot, "seconds": round(took), "mutants": total[0], "noticed": total[1], "equivalent": total[2]}
+    content["left"] = total[3]
+    write_atomic(ROOT / "docs" / "evidence" / "mutation.json", (json.dumps(content, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -30,16 +30,18 @@ import json
 import mmap
 import multiprocessing
 import os
+import queue
 import resource
 import select
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ from sekisho_tools.files import write_atomic
 from sekisho_tools.measure import compile_module
 
 from . import bootloader
-from .flash import ERASE_SHAPES, PROGRAM_SHAPES, SECTOR, Flash, MemPart, Op, decode_ops, replay, shapes_for, torn
+from .flash import ERASE_SHAPES, PROGRAM_SHAPES, SECTOR, Flash, MemPart, Op, decode_ops, replay, shapes_for, tear, torn
 from .forks import Bounded
 
 assert device_code
@@ -388,6 +390,7 @@ class Scenario:
     bootable with what is in it; *damaged*: slots that do not hold what they seem to;
     *gone*: slot that must not be bootable when the goals are reached.
     *refuse*: what must be refused in the end, with the reasons allowed.
+    *whole*: what is recovered is done by the application, so second cuts go on until the goals are reached.
     """
 
     name: str
@@ -408,6 +411,7 @@ class Scenario:
     ordered: bool = False
     degraded: tuple[int, ...] = ()
     trials: int = 3
+    whole: bool = False
 
     @property
     def job(self) -> dict[str, Any]:
@@ -574,6 +578,10 @@ class Runner:
         self.device, self.scenario = device, scenario
         self.judge = Judge(scenario)
         self.good: dict[int, int] = {}
+        """States that end well, with the tries of a failing image on the way."""
+        self.cut: set[int] = set()
+        """States whose recovery has itself been cut, every state of it."""
+        self._recovering = False
         self.remember = remember
         self.most = scenario.trials
 
@@ -585,8 +593,8 @@ class Runner:
         self.most = self.scenario.trials + (MAX_RUNS if self.judge.odd(start) else 0)
         for _ in range(MAX_POWER_UPS):
             if self.remember and cause != "deep-sleep":
-                if state.key in self.good:
-                    self._limit(trials + self.good[state.key])
+                if state.key in (self.cut if self._recovering else self.good):
+                    self._limit(trials + self.good.get(state.key, 0))
                     break
                 seen.append((state.key, trials))
             image = None
@@ -633,15 +641,26 @@ class Runner:
         job["behaviours"] = [behaviour if behaviour in _BEHAVIOURS else "good" for behaviour in behaviours]
         return self.device.power_up(cause, job, cut)
 
-    def recover(self, start: State) -> list[Op]:
-        """Runs the device from *start*; returns the operations up to where the application got control first."""
+    def recover(self, start: State, *, again: bool = True, whole: bool = False) -> list[Op]:
+        """Runs the device from *start*; returns the operations of its recovery: up to where the application got
+        control first, or, *whole*, until the goals are reached. They end early at a state that an earlier call with
+        *again* went through, for the states behind it have then been cut."""
         recovery: list[Op] = []
-        handed = False
-        for step in self.chain(start):
-            if not handed:
-                count = step.up.said.get("handover")
+        self._recovering = again
+        mark, passed, over = "done_at" if whole else "handover", [], False
+        try:
+            for step in self.chain(start):
+                if over:
+                    continue
+                passed.append(step.before.key)
+                count = step.up.said.get(mark)
                 recovery += step.up.ops if count is None else step.up.ops[:count]
-                handed = count is not None
+                if count is not None:
+                    over, self._recovering = True, False
+        finally:
+            self._recovering = False
+        if again:
+            self.cut.update(passed)
         return recovery
 
 
@@ -883,6 +902,7 @@ def scenarios() -> list[Scenario]:
             keep="ota_1",
             ordered=True,
             refuse={"back": (reasons.PERMIT,), "new": (reasons.SEQUENCE,)},
+            whole=True,
         ),
         Scenario(
             "key-sets",
@@ -895,6 +915,7 @@ def scenarios() -> list[Scenario]:
             keyset=3,
             refuse={"next": (reasons.KEY_REVOKED,), "2": (reasons.KEYSET_VERSION,)},
             degraded=(reasons.KEY_REVOKED,),
+            whole=True,
         ),
         Scenario(
             "key-set-forbids-idle",
@@ -905,6 +926,7 @@ def scenarios() -> list[Scenario]:
             keep="ota_1",
             gone="ota_0",
             keyset=2,
+            whole=True,
         ),
         Scenario("two-components", updated, two, "newer", (3, 3), app="a", pairs=_A, keep="ota_1", refuse=ties),
         Scenario("app-only", paired, app, "newer", (3, 4), app="b", pairs=_AB, refuse=ties),
@@ -941,6 +963,7 @@ def scenarios() -> list[Scenario]:
             (2, 0),
             keyset=2,
             degraded=(reasons.MANIFEST_REVOKED,),
+            whole=True,
         ),
         Scenario("compaction-in-fetch", lambda: filled(probed, 1), update, "new", (2, 0), cuts=(0,)),
         Scenario("compaction-in-swap", lambda: filled(probed, 5), update, "new", (2, 0), cuts=(1,)),
@@ -974,32 +997,32 @@ class Numbers:
     killed: int = 0
     states: int = 0
     torn: int = 0
+    again: int = 0
     second: int = 0
+    distinct: int = 0
     power_ups: int = 0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 
-    def add(self, other: Numbers) -> None:
-        """Take in what another worker counted for the same scenario."""
-        for key in ("killed", "states", "torn", "second", "power_ups"):
-            setattr(self, key, getattr(self, key) + getattr(other, key))
-        self.operations = other.operations
-        self.seconds += other.seconds
-        self.failures += other.failures
-
 
 @dataclass(frozen=True)
 class Effort:
-    """How much: seeds of torn first and second cuts; of the first-cut states one in *sample* is cut a second time."""
+    """How much: seeds of torn first and second cuts; the recovery from every clean first cut, and from one in *sample*
+    torn ones, is cut again (0: none); *whole*: in every scenario until the goals are reached."""
 
     name: str
     seeds: tuple[int, ...]
     second_seeds: tuple[int, ...]
     sample: int
+    whole: bool = False
+
+    def again(self, numbers: Numbers, *, is_torn: bool) -> bool:
+        """Whether the recovery from the first cut that was counted last is cut again."""
+        return bool(self.sample) and (not is_torn or numbers.torn % self.sample == 0)
 
 
-QUICK = Effort("make powercut", (0, 1), (0,), 16)
-FULL = Effort("make powercut-full", (0, 1, 2), (0,), 1)
+QUICK = Effort("make powercut", (0, 1), (0,), 8)
+FULL = Effort("make powercut-full", (0, 1, 2), (0,), 1, whole=True)
 SMOKE = Effort("smoke", (0,), (), 0)
 
 
@@ -1057,62 +1080,73 @@ def kill_for_real(runner: Runner, number: int, step: Step) -> int:
     return fired
 
 
+Tell = Callable[[Numbers], None]
+
+
 def run(
     scenario: Scenario,
     effort: Effort,
     device: Device,
-    share: tuple[int, int] = (0, 1),
     *,
     first_failure: bool = False,
-    deadline: float | None = None,
+    tell: Tell | None = None,
 ) -> Numbers:
-    """One scenario; of its cases those whose number is *share* = (which, of how many)."""
+    """One scenario; *tell* is called now and then with the numbers so far."""
     began, boots = time.monotonic(), device.power_ups
     numbers = Numbers(scenario.name)
     runner = Runner(device, scenario)
+    distinct: set[int] = set()
+    told = began
+
+    def count() -> None:
+        nonlocal told
+        numbers.distinct, numbers.power_ups = len(distinct), device.power_ups - boots
+        numbers.seconds = time.monotonic() - began
+        if tell and time.monotonic() > told + 2:
+            tell(numbers)
+            told = time.monotonic()
+
     try:
-        start = State(scenario.base())
-        steps = golden(runner, start)
+        steps = golden(runner, State(scenario.base()))
     except Broken as broken:
         numbers.failures.append(f"{scenario.name}/: {broken}")
         return numbers
-    case = 0
     for number, step in _own(steps, scenario):
         ops = _ops_of(step)
         numbers.operations += len(ops)
-        if share[0] == number % share[1]:
-            numbers.killed += kill_for_real(runner, number, step)
+        numbers.killed += kill_for_real(runner, number, step)
         for cut, state, before, is_torn in cuts(step.before, ops, effort.seeds):
-            case += 1
-            if case % share[1] != share[0]:
-                continue
             numbers.states += 1
             numbers.torn += is_torn
+            distinct.add(state.key)
             name = f"{scenario.name}/{number}.{cut}"
+            again = effort.again(numbers, is_torn=is_torn)
             try:
                 runner.judge.at_rest(state, before, is_torn)
-                recovery = runner.recover(state)
+                recovery = runner.recover(state, again=again, whole=effort.whole or scenario.whole)
             except Broken as broken:
                 numbers.failures.append(f"{name}: {broken}")
                 if first_failure:
-                    break
+                    return numbers
                 continue
-            if effort.sample and (case // share[1]) % effort.sample == 0 and recovery:
-                for second, other, between, torn_too in cuts(state, recovery, effort.second_seeds):
-                    numbers.second += 1
-                    try:
-                        runner.judge.at_rest(other, between, torn_too or is_torn)
-                        for _ in runner.chain(other):
-                            pass
-                    except Broken as broken:
-                        numbers.failures.append(f"{name}/{second}: {broken}")
-                        break
-            if (first_failure and numbers.failures) or (deadline and time.monotonic() > deadline):
-                break
-        if first_failure and numbers.failures:
-            break
-    numbers.power_ups = device.power_ups - boots
-    numbers.seconds = time.monotonic() - began
+            numbers.again += again
+            for second, other, between, torn_too in cuts(state, recovery if again else [], effort.second_seeds):
+                if other.key == state.key:
+                    continue
+                numbers.second += 1
+                distinct.add(other.key)
+                try:
+                    runner.judge.at_rest(other, between, torn_too or is_torn)
+                    for _ in runner.chain(other):
+                        pass
+                except Broken as broken:
+                    numbers.failures.append(f"{name}/{second}: {broken}")
+                    break
+                count()
+            if first_failure and numbers.failures:
+                return numbers
+            count()
+    count()
     return numbers
 
 
@@ -1129,10 +1163,13 @@ def reproduce(name: str) -> str | None:
         return None
     number, cut = parts[0].split(".", 1)
     step = steps[int(number)]
-    state = _find(step.before, _ops_of(step), cut)
     try:
+        state, before, within = _find(step.before, _ops_of(step), cut)
+        runner.judge.at_rest(state, before, within)
         if len(parts) > 1:
-            state = _find(state, runner.recover(state), parts[1])
+            first = within
+            state, before, within = _find(state, runner.recover(state, whole=True), parts[1])
+            runner.judge.at_rest(state, before, within or first)
         for step in runner.chain(state):
             print(f"{step.up.running}: {json.dumps(step.up.said)}")
             for op in step.up.ops:
@@ -1142,78 +1179,175 @@ def reproduce(name: str) -> str | None:
     return None
 
 
-def _find(start: State, ops: list[Op], cut: str) -> State:
-    """The state of a cut by its id."""
+def _find(start: State, ops: list[Op], cut: str) -> tuple[State, State, bool]:
+    """The state of a cut by its id, the one that its operation began from, and whether that was torn."""
     place, _, how = cut.partition(":")
-    data = bytearray(start.data)
-    for op in ops[: int(place)]:
-        op.apply(data)
-    if how:
-        op = ops[int(place)]
-        shape, seed = how.split(":")
-        span = slice(op.address, op.address + op.length)
-        data[span] = torn(bytes(data[span]), op, shape, int(seed))
-    return State(bytes(data))
+    number = int(place)
+    if not how:
+        before = State(bytes(replay(start.data, ops[: max(0, number - 1)])))
+        return State(bytes(replay(start.data, ops[:number]))), before, False
+    data = replay(start.data, ops[:number])
+    before = State(bytes(data))
+    shape, seed = how.split(":")
+    tear(data, ops[number], shape, int(seed))
+    return State(bytes(data)), before, True
 
 
-def _worker(queue: Any, names: list[str], effort: Effort, share: tuple[int, int], first_failure: bool) -> None:
+def _worker(tasks: Any, results: Any, effort: Effort, first_failure: bool) -> None:
+    known = {one.name: one for one in scenarios()}
     try:
-        for scenario in scenarios():
-            if scenario.name in names:
-                queue.put(run(scenario, effort, the_device(), share, first_failure=first_failure))
+        while name := tasks.get():
+            done = run(
+                known[name],
+                effort,
+                the_device(),
+                first_failure=first_failure,
+                tell=lambda numbers: results.put((False, numbers)),
+            )
+            results.put((True, done))
     except BaseException as error:
-        queue.put(error)
+        results.put((True, CampaignError(f"{name}: {error!r}")))
         raise
-    queue.put(None)
 
 
-def campaign(names: list[str], effort: Effort, workers: int, first_failure: bool = False) -> list[Numbers]:
-    """All scenarios in *names* on so many processes."""
-    queue: Any = multiprocessing.Queue()
+def _dearest_first(names: list[str]) -> list[str]:
+    """*names* by what they took the last time, so that the processes end together; unknown ones first."""
+    try:
+        rows = json.loads((REPO / "docs" / "evidence" / "powercut.json").read_text())["rows"]
+    except (OSError, KeyError, ValueError):
+        rows = []
+    took = {row["scenario"]: row["power_ups"] for row in rows}
+    return sorted(names, key=lambda name: -took.get(name, 1 << 30))
+
+
+class Progress:
+    """One line that is written again and again on a terminal, now and then in a log."""
+
+    def __init__(self, scenarios: int) -> None:
+        self.scenarios = scenarios
+        self.began = self.told = time.monotonic()
+        self.current: dict[str, Numbers] = {}
+        self.ended: list[Numbers] = []
+
+    def tell(self) -> None:
+        """Write the line, if it is time."""
+        now, tty = time.monotonic(), sys.stderr.isatty()
+        if now - self.told < (0.5 if tty else 30):
+            return
+        self.told = now
+        every = [*self.ended, *self.current.values()]
+        width = 24 * len(self.ended) // max(1, self.scenarios)
+        print(
+            f"{chr(13) if tty else ''}[{'#' * width:24}] {len(self.ended)} of {self.scenarios} scenarios, "
+            f"{sum(one.states for one in every):,} first cuts, {sum(one.second for one in every):,} second cuts, "
+            f"{now - self.began:,.0f} s ",
+            end="" if tty else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class Checkpoint:
+    """Ended scenarios in a file, a JSON line each; those of other code or another effort do not count."""
+
+    def __init__(self, path: Path | None, effort: Effort) -> None:
+        self.path = path
+        here = Path(__file__).parent
+        code = b"".join(path.read_bytes() for path in sorted([*here.glob("*.py"), here / "shims" / "_campaign.py"]))
+        self.key = f"{device_code.boot_digest()[:16]}-{hashlib.sha256(code).hexdigest()[:16]}-{effort.name}"
+
+    def load(self) -> list[Numbers]:
+        """The scenarios that need not be run again."""
+        if not self.path or not self.path.exists():
+            return []
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [Numbers(**line["numbers"]) for line in lines if line["key"] == self.key]
+
+    def add(self, numbers: Numbers) -> None:
+        """Keep one more."""
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps({"key": self.key, "numbers": asdict(numbers)}) + "\n")
+
+
+def campaign(
+    names: list[str],
+    effort: Effort,
+    workers: int,
+    *,
+    first_failure: bool = False,
+    checkpoint: Path | None = None,
+    minutes: float = 0,
+) -> list[Numbers]:
+    """All scenarios in *names* on so many processes. CampaignError when the campaign itself is broken.
+
+    After *minutes* it stops: with a *checkpoint* it returns the scenarios that ended, else that is an error.
+    """
+    kept = Checkpoint(checkpoint, effort)
+    progress = Progress(len(names))
+    progress.ended = [one for one in kept.load() if one.name in names]
+    open_names = [name for name in names if name not in [one.name for one in progress.ended]]
+    tasks: Any = multiprocessing.Queue()
+    results: Any = multiprocessing.Queue()
+    for name in [*_dearest_first(open_names), *[""] * workers]:
+        tasks.put(name)
     processes = [
-        multiprocessing.Process(target=_worker, args=(queue, names, effort, (which, workers), first_failure))
-        for which in range(workers)
+        multiprocessing.Process(target=_worker, args=(tasks, results, effort, first_failure)) for _ in range(workers)
     ]
     for process in processes:
         process.start()
-    found: dict[str, Numbers] = {}
-    ended = 0
-    while ended < workers:
-        got = queue.get()
-        if got is None:
-            ended += 1
-        elif isinstance(got, BaseException):
-            for process in processes:
+    try:
+        while len(progress.ended) < len(names):
+            if minutes and time.monotonic() - progress.began > 60 * minutes:
+                if checkpoint:
+                    break
+                raise CampaignError(f"not done after {minutes:g} minutes")
+            try:
+                ended, got = results.get(timeout=1)
+            except queue.Empty:
+                if not any(process.is_alive() for process in processes):
+                    raise CampaignError("a worker has died") from None
+                progress.tell()
+                continue
+            if isinstance(got, BaseException):
+                raise got
+            progress.current[got.name] = got
+            if ended:
+                progress.ended.append(progress.current.pop(got.name))
+                kept.add(got)
+                _print(got)
+            progress.tell()
+    finally:
+        for process in processes:
+            if len(progress.ended) < len(names):
                 process.terminate()
-            raise got
-        else:
-            total = found.setdefault(got.name, Numbers(got.name))
-            total.add(got)
-            print(f"{got.name}: {got.states} states, {got.second} second cuts, {got.seconds:.0f} s", flush=True)
-            for failure in got.failures[:5]:
-                print(
-                    f"FAIL {failure}\n     python -m sekisho_sim.campaign --case {failure.split(': ')[0]}", flush=True
-                )
-    for process in processes:
-        process.join()
+            process.join()
+    found = {one.name: one for one in progress.ended}
     return [found[name] for name in names if name in found]
 
 
-COLUMNS = ("operations", "killed", "states", "torn", "second", "power_ups", "seconds")
+def _print(got: Numbers) -> None:
+    print(f"{got.name}: {got.states} states, {got.second} second cuts, {got.seconds:.0f} s", flush=True)
+    for failure in got.failures[:5]:
+        print(f"FAIL {failure}\n     python -m sekisho_sim.campaign --case {failure.split(': ')[0]}", flush=True)
+
+
+COLUMNS = ("operations", "killed", "states", "torn", "again", "second", "distinct", "power_ups", "seconds")
 
 
 def report(numbers: list[Numbers]) -> str:
     """The numbers as a Markdown table."""
     lines = [
-        "| scenario | operations | killed for real | states | torn | second cuts | power-ups | seconds |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| scenario | operations | killed for real | states | torn | cut again | second cuts | distinct states "
+        "| power-ups | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     total = Numbers("**all**")
     for one in numbers:
         lines.append(_row(one))
-        operations = total.operations
-        total.add(one)
-        total.operations = operations + one.operations
+        for key in COLUMNS:
+            setattr(total, key, getattr(total, key) + getattr(one, key))
     return "\n".join([*lines, _row(total)])
 
 
@@ -1232,6 +1366,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first-failure", action="store_true", help="stop a scenario at its first failure")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--evidence", metavar="DIRECTORY", help="write powercut.md and powercut.json there")
+    parser.add_argument("--checkpoint", metavar="FILE", type=Path, help="keep ended scenarios there, and go on from it")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after so long; without --checkpoint an error")
     options = parser.parse_args(arguments)
     if options.case:
         broken = reproduce(options.case)
@@ -1245,11 +1381,22 @@ def main(arguments: list[str] | None = None) -> int:
         names = [name for name in names if name in options.only.split(",")]
     effort = FULL if options.full else SMOKE if options.smoke else QUICK
     began = time.monotonic()
-    numbers = campaign(names, effort, options.workers, options.first_failure)
+    try:
+        numbers = campaign(
+            names,
+            effort,
+            options.workers,
+            first_failure=options.first_failure,
+            checkpoint=options.checkpoint,
+            minutes=options.minutes,
+        )
+    except CampaignError as error:
+        print(f"error[CAMPAIGN]: the campaign itself is broken: {error}.", file=sys.stderr)
+        return 1
     took = time.monotonic() - began
     print(report(numbers))
     failures = [failure for one in numbers for failure in one.failures]
-    print(f"{effort.name}: {len(numbers)} scenarios, {len(failures)} failures, {took:.0f} s")
+    print(f"{effort.name}: {len(numbers)} of {len(names)} scenarios, {len(failures)} failures, {took:.0f} s")
     if options.evidence:
         evidence(Path(options.evidence), numbers, effort, took, options.workers)
     return 1 if failures else 0
@@ -1272,31 +1419,69 @@ RULES = """* The bootloader finds a slot to start in every state, and whatever i
 
 
 def _second(effort: Effort) -> str:
-    which = "every first cut" if effort.sample == 1 else f"one in {effort.sample} of the first cuts"
-    return f"*Second cuts*: the power\ngoes again, cleanly and torn, at every state of the recovery from {which}."
+    if effort.sample == 1:
+        return "every one of them"
+    return f"every clean one and one in {effort.sample} of the torn ones"
+
+
+def _scope(effort: Effort) -> str:
+    if effort.whole:
+        return "A recovery is all that the device does until the goal\nof the scenario is reached."
+    return (
+        "A recovery is what the engine does until the\napplication gets control; where it is the application that "
+        "recovers (key sets, ordered rollback), what the device\ndoes until the goal of the scenario is reached."
+    )
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(REPO), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def evidence(directory: Path, numbers: list[Numbers], effort: Effort, took: float, workers: int) -> None:
-    """Writes powercut.md and powercut.json."""
+    """Writes powercut.md and powercut.json, or powercut-full.*."""
+    name = "powercut-full" if effort is FULL else "powercut"
     failures = [failure for one in numbers for failure in one.failures]
     rows = [{"scenario": one.name, **{name: round(getattr(one, name)) for name in COLUMNS}} for one in numbers]
-    content = {"effort": effort.name, "seconds": round(took), "processes": workers, "failures": failures, "rows": rows}
-    write_atomic(directory / "powercut.json", (json.dumps(content, indent=1) + "\n").encode())
+    missing = [one.name for one in scenarios() if one.name not in [done.name for done in numbers]]
+    boot = device_code.boot_digest()
+    content = {
+        "effort": effort.name,
+        "boot": boot,
+        "commit": _commit(),
+        "seconds": round(took),
+        "processes": workers,
+        "failures": failures,
+        "missing": missing,
+        "rows": rows,
+    }
+    write_atomic(directory / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
     shapes = len(PROGRAM_SHAPES) + len(ERASE_SHAPES)
-    text = f"""# Power cuts
+    left_out = f"Not run: {', '.join(missing)}.\n\n" if missing else ""
+    broken = "".join(f"* `{failure}`\n" for failure in failures)
+    processor = sum(one.seconds for one in numbers)
+    text = f"""# Power cuts{" without end" if effort is FULL else ""}
 
-Written by `python -m sekisho_sim.campaign --evidence docs/evidence`; do not edit. How it works is said at the top of
-`host_sim/sekisho_sim/campaign.py`.
+Written by `{effort.name}`; do not edit. How it works is said at the top of `host_sim/sekisho_sim/campaign.py`.
+Recorded for boot/ {boot[:16]}, commit {_commit()}.
 
-**{effort.name}: {len(numbers)} scenarios, {len(failures)} failures**, {took:.0f} seconds on {workers} processes.
-
-{report(numbers)}
+**{effort.name}: {len(numbers)} scenarios, {len(failures)} failures**, {processor:,.0f} seconds of {workers} processes.
+{broken}
+{left_out}{report(numbers)}
 
 *Operations*: flash operations of the golden run, erase or program, the bootloader's included. *Killed for real*: the
 device process killed itself before that operation, and its flash was compared with the replayed log, byte for byte.
 *States*: what a cut at any operation boundary or inside any operation leaves, equal ones once; from each the
-device was started again in fresh MicroPython processes. Torn operations come in {shapes} shapes ({len(PROGRAM_SHAPES)}
-of a program, {len(ERASE_SHAPES)} of an erase), each with {len(effort.seeds)} seeds. {_second(effort)}
+device was started again in fresh MicroPython processes. *Torn*: those inside an operation; they come in {shapes} shapes
+({len(PROGRAM_SHAPES)} of a program, {len(ERASE_SHAPES)} of an erase), each with {len(effort.seeds)} seeds.
+*Cut again*: first cuts whose recovery was cut at every state of it, cleanly and torn, {_second(effort)}.
+*Second cuts*: the states that this gave, equal ones of one recovery once. *Distinct states*: of all first and second
+cuts of the scenario. {_scope(effort)}
 
 ## What the judge asks
 
@@ -1312,7 +1497,7 @@ of a program, {len(ERASE_SHAPES)} of an erase), each with {len(effort.seeds)} se
   state, which ESP-IDF takes for confirmed. An image that then hangs before its first engine run is started for ever.
 * The shapes of torn operations are a model. What real flash does when the voltage sinks is for a real board to show.
 """
-    write_atomic(directory / "powercut.md", text.encode())
+    write_atomic(directory / f"{name}.md", text.encode())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
+from typing import Any
 
 TOO_MANY = 125
 """Exit status of a process that was to have more children than it may; its children are killed first."""
@@ -61,7 +61,7 @@ class Bounded:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         return 0
 
-    def handler(self) -> Callable[[int], None]:
+    def handler(self) -> Any:
         """`fork` as a C signal handler; the caller keeps it. In the child the signal's default action is back."""
 
         def forked(number: int) -> None:

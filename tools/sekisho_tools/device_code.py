@@ -6,6 +6,7 @@ modules. Import this module before any device package. In a wheel the sources li
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,15 @@ ROOT = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2]
 """The directory that holds `boot/`, `lib/` and `firmware/`."""
 
 BOOT, LIB, FIRMWARE = ROOT / "boot", ROOT / "lib", ROOT / "firmware"
+
+
+def boot_digest() -> str:
+    """SHA-256 (hex) of the engine's sources, names and contents in order: what evidence was recorded for."""
+    digest = hashlib.sha256()
+    for path in sorted((BOOT / "sekisho_boot").glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def _stand_in() -> types.ModuleType:

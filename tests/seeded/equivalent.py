@@ -1,0 +1,3 @@
+"""Mutants (scripts/mutation.py) that cannot make a difference, each with the reason why."""
+
+EQUIVALENT: dict[str, str] = {}
