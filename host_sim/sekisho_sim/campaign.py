@@ -980,7 +980,15 @@ def scenarios() -> list[Scenario]:
             refuse=ties,
         ),
         Scenario("lost-ledger", lambda: without_ledger(updated), [], "new", (2, 0), keep="ota_1"),
-        Scenario("lost-ledger-with-pairs", lambda: without_ledger(paired), [], "newer", (3, 3), refuse=ties),
+        Scenario(
+            "lost-ledger-with-pairs",
+            lambda: without_ledger(paired),
+            [],
+            "newer",
+            (3, 3),
+            refuse=ties,
+            degraded=(reasons.TARGET_LOST,),
+        ),
         Scenario("fallback", fallen_back, [], "old", (2, 0), degraded=(reasons.FALLBACK,), damaged=("ota_1",)),
     ]
 
