@@ -49,6 +49,7 @@ class Bounded:
             if time.monotonic() > end:
                 for pid in self._alive:
                     os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
                 os._exit(TOO_MANY)
             time.sleep(0.001)
             self._reap()
