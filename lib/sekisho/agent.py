@@ -286,9 +286,13 @@ class Agent:
             self._state["etag"] = etag
             settings.write(settings.STATE, self._state)
 
-    def _source(self, form) -> tuple:
-        """(URL, header lines) of a payload."""
-        return http.join(self.server, form.uri or "/payload/" + str(hexlify(form.digest), "utf-8")), ()
+    def _source(self, form) -> str:
+        """The URL of a payload."""
+        return http.join(self.server, form.uri or "/payload/" + str(hexlify(form.digest), "utf-8"))
+
+    async def _ask_for(self, url: str, start: int = 0, etag: str = ""):
+        """The head of the answer to a GET from byte *start* on."""
+        return await http.get(url, start, etag, ca=self.ca)
 
     async def _payload(self, target, offset: int) -> None:
         """Brings one payload into its slot from *offset* on, over as many connections as it takes."""
@@ -318,11 +322,11 @@ class Agent:
         if unpacker:
             unpacker.done()
 
-    async def _stream(self, source: tuple, target, total: int, unpacker) -> None:
+    async def _stream(self, source: str, target, total: int, unpacker) -> None:
         """One connection: writes what comes, sector by sector, and keeps `_offset` at what the engine has taken."""
         tag = self._state.get("etag", "")
         gc.collect()
-        response = await http.get(source[0], self._offset, tag, ca=self.ca, head=source[1])
+        response = await self._ask_for(source, self._offset, tag)
         try:
             skip = 0
             if response.status == 416 or (self._offset and response.etag != tag):

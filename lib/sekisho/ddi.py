@@ -18,7 +18,19 @@ from micropython import const
 from sekisho_boot import records
 from sekisho_boot.keyset import MAX_KEYSET
 from sekisho_boot.ledger import FETCHING, IDLE, READY
-from sekisho_boot.reasons import APPROVAL, DECLINED, NETWORK, NOTHING, RETRY_LATER, SERVER, WINDOW, Refused, kind, name
+from sekisho_boot.reasons import (
+    APPROVAL,
+    DECLINED,
+    NETWORK,
+    NOTHING,
+    RETRY_LATER,
+    SERVER,
+    SETTING,
+    WINDOW,
+    Refused,
+    kind,
+    name,
+)
 
 from . import agent, http, store
 from .envelope import MAX_DOWNLOAD, keyset_version
@@ -28,6 +40,7 @@ MAX_JSON = const(12288)  # bytes of an answer; ten artifacts with all of hawkBit
 MAX_FILES = const(24)  # artifacts of one action
 MIN_SLEEP = const(30)  # s; what a server asks for is brought into these limits
 MAX_SLEEP = const(86400)
+MAX_LOGINS = const(3)  # times one request is sent: as it is, with the challenge signed, and once enrolled
 FINAL = (400, 404, 405, 410, 422)  # answers to feedback after which sending it again is of no use
 
 # States of the action in hand.
@@ -116,14 +129,31 @@ def facts(engine) -> dict:
     return {key: "".join([c for c in value if " " <= c < "~" and c != "`"])[:128] for key, value in found.items()}
 
 
+def _issued() -> tuple:
+    """(name at the server, token) that the factory gave this device; "" for what it did not."""
+    try:
+        from .issued import load
+
+        found = load()
+    except ImportError:
+        return "", ""
+    digits = str(hexlify(found.get("id", b"")), "utf-8")
+    if digits:
+        digits = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    token = found.get("token", b"")
+    return digits, str(token, "utf-8") if all(32 < c < 127 for c in token) else ""
+
+
 class Agent(agent.Agent):
     """One device's dealings with one DDI server."""
 
     def __init__(self, engine, options: dict, class_id: bytes, say=print) -> None:
         super().__init__(engine, options, class_id, say)
-        controller = options["controller"] or str(hexlify(engine.port.device), "utf-8")
+        name, self._issued = _issued()
+        controller = options["controller"] or name or str(hexlify(engine.port.device), "utf-8")
         self._root = "%s/%s/controller/v1/%s" % (self.server, quote(options["tenant"]), quote(controller))
         self._line = http.Line()
+        self._identity = None  # `account.Account`, where requests are signed
         self._job: dict = {}
         self._files: dict = {}
         self._how = ("", "")
@@ -149,26 +179,86 @@ class Agent(agent.Agent):
             url = http.join(self.server, http.split(url)[3])
         return url
 
-    def _token(self) -> list:
-        token = self.options.get("token")
+    def _login(self, method: str, url: str, body=None) -> list:
+        """The header line that proves to our server who asks; none for a mirror."""
+        if http.split(url)[:3] != http.split(self.server)[:3]:
+            return []
+        if self.options["login"] == "key":
+            self._identity = self._identity or self._open_account()
+            return self._identity.signature(method, url, body)
+        token = self.options["token"] or self._issued
         return ["Authorization: TargetToken " + token] if token else []
 
-    def _file(self, url: str) -> tuple:
-        """(URL, header lines) of an artifact: with the token from our server, without it from a mirror."""
+    async def _admitted(self, failed, tries: int) -> bool:
+        """After a 401: whether it is worth another try, with the server's challenge signed or newly enrolled."""
+        if failed.status != 401 or tries == MAX_LOGINS:
+            return False
+        if self._identity and tries == 1 and self._identity.challenged(failed.challenge):
+            return True
+        if not self.options["enrolment"]:
+            return False
+        self._line.close()
+        account = self._identity or self._open_account()
+        return await account.enrol(self.options, self._settings(), self.ca, self.say)
+
+    def _open_account(self):
+        gc.collect()
+        try:
+            from .account import Account
+        except ImportError:
+            raise http.Failed(SETTING, "this image has no code for signed requests and enrolment")
+        return Account(self._root, self.options["login"] == "key")
+
+    def _settings(self):
+        if self.duties:
+            return self.duties.settings
+        from .values import Settings
+
+        return Settings()
+
+    def _file(self, url: str) -> str:
+        """The URL of an artifact: at our server, or at a mirror of the settings."""
         origin = "%s://%s:%d" % http.split(url)[:3] if "://" in url else ""
         for mirror in self.options.get("mirrors", ()) if origin else ():
-            if "%s://%s:%d" % http.split(mirror)[:3] == origin != "%s://%s:%d" % http.split(self.server)[:3]:
-                return url, []
-        return self._own(url), self._token()
+            if "%s://%s:%d" % http.split(mirror)[:3] == origin:
+                return url
+        return self._own(url)
+
+    async def _ask_for(self, url: str, start: int = 0, etag: str = ""):
+        tries = 1
+        while True:
+            try:
+                return await http.get(url, start, etag, ca=self.ca, head=self._login("GET", url))
+            except http.Failed as failed:
+                if not await self._admitted(failed, tries):
+                    raise
+            tries += 1
+
+    async def send(self, method: str, url: str, body=None, kind: str = "application/json"):
+        """One request to our server as this device; the body of the answer. Raises Failed.
+
+        url: absolute or from the root. body: bytes of the media type *kind*.
+        """
+        gc.collect()
+        url = self._own(url)
+        tries = 1
+        while True:
+            head = self._login(method, url, body)
+            head.append("Accept: application/json")
+            try:
+                answer = await http.exchange(self._line, method, url, MAX_JSON, head, body, self.ca, kind)
+                break
+            except http.Failed as failed:
+                if not await self._admitted(failed, tries):
+                    raise
+            tries += 1
+        if self._identity and self.options["enrolment"]:
+            self._identity.enrolled(self.options, self._settings(), self.say)
+        return answer
 
     async def _call(self, method: str, url: str, content=None) -> dict:
         """The JSON object that the server answers with; {} where only its consent matters."""
-        gc.collect()
-        url = self._own(url)
-        head = self._token()
-        head.append("Accept: application/json")
-        body = None if content is None else json.dumps(content).encode()
-        answer = await http.exchange(self._line, method, url, MAX_JSON, head, body, self.ca)
+        answer = await self.send(method, url, None if content is None else json.dumps(content).encode())
         if method != "GET":
             return {}
         try:
@@ -181,8 +271,7 @@ class Agent(agent.Agent):
 
     async def _download(self, url: str, limit: int):
         gc.collect()
-        url, head = self._file(url)
-        return (await http.fetch(url, limit, ca=self.ca, head=head))[0]
+        return (await http.whole(await self._ask_for(self._file(url)), limit))[0]
 
     # -- one look at the server ------------------------------------------------------------------
     async def poll(self) -> bool:
@@ -403,7 +492,7 @@ class Agent(agent.Agent):
             return
         await self._deliver()
 
-    def _source(self, form) -> tuple:
+    def _source(self, form) -> str:
         digits = str(hexlify(form.digest), "utf-8")
         if digits not in self._files:
             raise http.Failed(NOTHING, "payload %s is not among the files" % digits[:16], 0, _NOT_OURS)

@@ -1,7 +1,8 @@
 """The device's own key: of the factory or made at first use, kept on the `data` file system, gone with a wipe.
 
-It signs reports, nothing else. What it is worth is what keeps flash from being read out: without flash encryption,
-whoever holds the chip can copy it, and the report of such a copy verifies (docs/report.md).
+It signs reports and, where the settings say so, requests to the update server (`account`). What it is worth is what
+keeps flash from being read out: without flash encryption, whoever holds the chip can copy it, and the report of such a
+copy verifies (docs/report.md).
 """
 
 import os
@@ -42,6 +43,10 @@ class DeviceKey:
             raise Refused(FLASH)
         self._seed, self.public = kept[:32], kept[32:]
         self.id = key_id(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature of what cannot be taken for a report: it must not begin as a CBOR array does."""
+        return sign(self._seed, message, self.public)
 
     def sign1(self, payload: bytes) -> bytes:
         """A tagged COSE_Sign1 with *payload* attached (RFC 9052 section 4.2)."""

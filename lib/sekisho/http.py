@@ -41,6 +41,7 @@ class Failed(Refused):
         self.detail = detail
         self.pause = pause
         self.status = status
+        self.challenge = ""  # what a 401 wants to be signed
 
 
 def split(url: str) -> tuple:
@@ -94,6 +95,7 @@ class Response:
         self.etag = ""
         self.location = ""
         self.pause = 0
+        self.challenge = ""
 
     def close(self) -> None:
         if self._sock:
@@ -208,6 +210,8 @@ class Response:
                 self.etag = _plain(value)
             elif name == b"location":
                 self.location = _plain(value)
+            elif name == b"www-authenticate" and value[:10] == b"DeviceKey ":
+                self.challenge = _plain(value[10:])
             elif name == b"retry-after":
                 self.pause = min(max(_number(value), 0), MAX_PAUSE)
         if self._chunked and length >= 0:
@@ -383,15 +387,15 @@ async def get(url: str, start: int = 0, if_range: str = "", if_none: str = "", c
     raise Failed(SERVER, "too many redirects")
 
 
-async def exchange(line: Line, method: str, url: str, limit: int, head=(), body=None, ca=None):
+async def exchange(line: Line, method: str, url: str, limit: int, head=(), body=None, ca=None, kind="application/json"):
     """One small request over *line*: the body of a 2xx answer, at most *limit* bytes.
 
-    head: header lines; body: bytes of JSON to send. Raises Failed for every other answer, redirects among them: what is
-    sent here carries a secret, and no server of ours redirects it.
+    head: header lines; body: bytes to send, of the media type *kind*. Raises Failed for every other answer, redirects
+    among them: what is sent here carries a secret, and no server of ours redirects it.
     """
     lines = list(head)
     if body is not None:
-        lines += ["Content-Type: application/json", "Content-Length: %d" % len(body)]
+        lines += ["Content-Type: " + kind, "Content-Length: %d" % len(body)]
     response = await _ask(method, url, lines, body, ca, line)
     try:
         if not 200 <= response.status < 300:
@@ -425,7 +429,9 @@ def _failure(response: Response) -> Failed:
         return Failed(RETRY_LATER, "the server asks to wait (HTTP %d)" % status, response.pause, status)
     if status == 206:
         return Failed(SERVER, "the server sent a range that was not asked for", 0, status)
-    return Failed(SERVER, "the server answered HTTP %d" % status, response.pause, status)
+    failed = Failed(SERVER, "the server answered HTTP %d" % status, response.pause, status)
+    failed.challenge = response.challenge
+    return failed
 
 
 async def fetch(url: str, limit: int, if_none: str = "", ca=None, head=()) -> tuple:
@@ -433,7 +439,11 @@ async def fetch(url: str, limit: int, if_none: str = "", ca=None, head=()) -> tu
 
     Raises Failed(SERVER) for more than *limit* bytes, before any of them is read.
     """
-    response = await get(url, if_none=if_none, ca=ca, head=head)
+    return await whole(await get(url, if_none=if_none, ca=ca, head=head), limit, if_none)
+
+
+async def whole(response: Response, limit: int, if_none: str = "") -> tuple:
+    """(bytes, ETag) of the answer to a GET, as `fetch` gives them."""
     try:
         if response.status == 304:
             if not if_none:

@@ -56,10 +56,14 @@ SCHEMA = (
     ("protocol", CHOICE, ("static", "ddi"), "static", KEEP, ADMIN, "next start"),
     # DDI: the tenant at the server.
     ("tenant", TEXT, 32, "DEFAULT", KEEP, ADMIN, "next start"),
-    # DDI: the device's name at the server (controllerId); "" for its device id.
+    # DDI: the device's name at the server (controllerId); "" for the id that it was issued, or else its device id.
     ("controller", TEXT, 128, "", KEEP, ADMIN, "next start"),
-    # DDI: the device's token at the server (TargetToken). Sent to no other origin than that of the server.
+    # DDI: the device's token at the server (TargetToken), "" for the one issued. Sent to no origin but the server's.
     ("token", SECRET, (1, 128), "", KEEP, ADMIN, "next start"),
+    # DDI: how the device proves who it is: by the token, or by signing each request with its key.
+    ("login", CHOICE, ("token", "key"), "token", KEEP, ADMIN, "next start"),
+    # DDI: one-time token with which the device enrols at the server; forgotten once it is used.
+    ("enrolment", SECRET, (1, 128), "", KEEP, ADMIN, "next poll"),
     # DDI: a server behind a proxy may write links with a wrong scheme or host; with this they are mended.
     ("keep_origin", FLAG, None, False, KEEP, ADMIN, "next start"),
     # DDI: origins besides the server's that files may be fetched from, without the token: "https://cdn.example".
@@ -248,13 +252,14 @@ class Settings:
             self.pending.update(guarded)
             self.tries = 0
         try:
-            self._save()
+            self.save()
         except Refused:
             self.values, self.pending, self.tries = old
             raise
         self._tell(now)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes everything again; Refused(FLASH) where nothing can be kept."""
         values = self.values
         for _, _, backward in reversed(MIGRATIONS):
             values = backward(values)
@@ -285,7 +290,7 @@ class Settings:
             self.values = dict(self.values)
             self.values.update(self.pending)
             self.pending, self.tries = {}, 0
-            self._save()
+            self.save()
             self._tell(names)
 
     def failed(self) -> bool:
@@ -297,7 +302,7 @@ class Settings:
         if over:
             names = list(self.pending)
             self.pending, self.tries = {}, 0
-        self._save()
+        self.save()
         if over:
             self._tell(names)
         return over
