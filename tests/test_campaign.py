@@ -38,7 +38,7 @@ def test_every_first_cut_of_a_short_scenario_holds(device, name):
 
 
 def test_a_case_is_run_again_by_its_id(device, capsys):
-    assert campaign.reproduce("unhealthy/2.1:program-low-half:0/0") is None
+    assert campaign.reproduce("unhealthy/2.1:program-low-half:0/0:program-none:0") is None
     assert "ota_1" in capsys.readouterr().out
 
 
@@ -113,3 +113,11 @@ def test_the_judge_sees_a_flash_that_nothing_can_boot():
     erased = with_firmware("ota_0", b"\xff" * SECTOR)
     with pytest.raises(Broken, match="no slot is bootable"):
         Judge(scenario("download")).at_rest(erased, None)
+
+
+@pytest.mark.requirement("UPE14")
+@pytest.mark.parametrize("name", ["download", "swap", "trial-confirm", "key-sets", "two-components"])
+def test_a_memory_error_anywhere_leaves_nothing_half_done(device, name):
+    failed, fine = campaign.starve(scenario(name), device, [*range(2000, 100_000, 3500), 150_000, 200_000])
+    assert failed > 5
+    assert fine > 0

@@ -28,9 +28,13 @@ def test_every_target_takes_its_seeds(name: str) -> None:
         fuzz.check(name, data)
 
 
+def test_the_device_that_boots_hostile_flash_has_the_key_set_of_the_tools() -> None:
+    assert list(seeds._key_sets()) == [targets.Config.KEYSET]
+
+
 def test_the_seeds_reach_what_lies_behind_signatures() -> None:
     """A target that refuses everything at the door would fuzz nothing."""
-    for name in ("cbor", "suit", "manifest", "sequence", "cose", "keyset", "keyset_content", "image"):
+    for name in ("cbor", "suit", "manifest", "sequence", "cose", "keyset", "keyset_content", "image", "boot"):
         assert any(targets.run(name, data) == 0 for data in seeds.seeds(name)), name
 
 

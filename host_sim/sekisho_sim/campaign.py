@@ -1088,6 +1088,31 @@ def kill_for_real(runner: Runner, number: int, step: Step) -> int:
     return fired
 
 
+def starve(scenario: Scenario, device: Device, leaves: Iterable[int]) -> tuple[int, int]:
+    """Runs every step of a scenario with so few bytes of heap; whatever MemoryError leaves must be as good as a cut.
+
+    Returns how many power-ups broke off with a MemoryError and how many did not. Broken where a rule does not hold.
+    """
+    runner = Runner(device, scenario)
+    steps = golden(runner, State(scenario.base()))
+    failed = fine = 0
+    for leave in leaves:
+        for _, step in _own(steps, scenario):
+            device.load(step.before)
+            device.rtc[:] = step.rtc
+            up = runner._power_up(step.cause, {**scenario.job, "leave": leave}, step.before)
+            if up.end == "crash" and "MemoryError" not in up.said.get("error", ""):
+                raise Broken(f"{scenario.name} with {leave} bytes of heap: {up.said}")
+            short = up.end == "crash" or len(up.ops) < len(step.up.ops)  # the engine catches it, too
+            failed, fine = failed + short, fine + (not short)
+            state = State(device.read())
+            reached = "done" in up.said  # what came after it belongs to another update
+            runner.judge.at_rest(state, None if reached else step.before)
+            if not reached:
+                runner.recover(state, again=False)
+    return failed, fine
+
+
 Tell = Callable[[Numbers], None]
 
 

@@ -19,7 +19,7 @@ CORPUS = ROOT / "build" / "fuzz"
 sys.path[:0] = [str(HERE), str(ROOT / "tools"), str(ROOT / "host_sim")]
 
 DESK_TARGETS = ("desk", "table", "firmware")
-MAX_LENGTH = {"ledger": 8193, "image": 5000, "otadata": 8192, "firmware": 70000}
+MAX_LENGTH = {"boot": 6000, "ledger": 8193, "image": 5000, "otadata": 8192, "firmware": 70000}
 
 
 def check(name: str, data: bytes) -> None:

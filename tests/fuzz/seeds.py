@@ -55,11 +55,62 @@ def _vectors() -> Iterator[bytes]:
 def _ledger() -> bytes:
     from sekisho_boot import ledger
 
-    part = targets.Part(b"")
+    part = targets.Small(b"", 65536)
     book = ledger.Ledger(part)
     book.format()
     book.append(ledger.FETCH, 0, 0, 7, 0, bytes(32), 100)
-    return bytes(part.content)
+    content = bytearray(8192)
+    part.read(0, content)
+    return bytes(content)
+
+
+def _boots() -> Iterator[bytes]:
+    """Flash of a device: new, with an update staged, on trial, being confirmed, with a ledger that is lost."""
+    from sekisho_boot import ledger, otadata, records
+    from sekisho_boot import suit as device_suit
+
+    release = suit.Release(
+        targets.Identity.vendor, targets.Identity.classes[0], 7, (suit.Component.of("fw", b"firmware", "/fw"),)
+    )
+    envelope = suit.strip(suit.encode(release, _SIGNERS[1:]))
+    plan = targets._faked(device_suit.check, envelope, targets.Keys(), targets.Identity, None, 0)
+    (document,) = _key_sets()
+    for stage in ("new", "staged", "trial", "sealing", "lost", "keyset"):
+        part, choice = targets.Small(b"", 65536), targets.Small(b"", 8192)
+        records.save_slot(part, 0, 0, plan.targets[0], plan, envelope)
+        book = ledger.Ledger(part)
+        book.state.chosen, book.state.probe = 0, 2
+        book.state.counters[0] = 6
+        otadata.normalise(choice, 0)
+        book.format()
+        if stage in ("staged", "trial", "sealing"):
+            records.save(part, records.STAGED, 1, records.KIND_STAGED, 0, envelope)
+            book.append(ledger.FETCH, 1, 1 | 1 << 4, 7, 0, plan.digest, 1)
+            book.append(ledger.STAGED, 1, 1 | 1 << 4, 7, 0, plan.digest)
+        if stage in ("trial", "sealing"):
+            records.save_slot(part, 0, 1, plan.targets[0], plan, envelope)
+            book.append(ledger.PAIR, 1, ledger.NO_APP, 7)
+            book.append(ledger.TRIAL, 1, 1 | 1 << 4, 7, 0, plan.digest)
+            book.append(ledger.ATTEMPT, 0, 1)
+        if stage == "sealing":
+            book.append(ledger.CONFIRMING)
+        if stage == "lost":
+            part.erase(0)
+            part.erase(1)
+        if stage == "keyset":
+            records.save(part, records.KEYSETS, 2, records.KIND_KEYSET, 2, document)
+            book.append(ledger.KEYSET, 0, 0, 2, 1, bytes(32))
+        yield b"\x01" + b"".join(_pieces(part, 0)) + b"".join(_pieces(choice, 16))
+
+
+def _pieces(part: targets.Small, first: int) -> Iterator[bytes]:
+    """The written parts of flash as `targets.boot` takes them."""
+    content = bytearray(4096)
+    for sector in range(part.size // 4096):
+        part.read(sector * 4096, content)
+        used = bytes(content).rstrip(b"\xff")
+        if used:
+            yield bytes((first + sector, 0, 0)) + len(used).to_bytes(2, "little") + used
 
 
 def _image() -> bytes:
@@ -104,6 +155,8 @@ def seeds(name: str) -> list[bytes]:
             found.append(common[4])
     if name in ("cose_sign", "keyset"):
         found += [*_key_sets(), *_vectors()]
+    if name == "boot":
+        found += _boots()
     if name == "keyset_content":
         found += [cose.payload_of(document) for document in _key_sets()]
     if name == "ledger":

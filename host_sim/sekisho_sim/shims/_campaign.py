@@ -5,6 +5,7 @@ One process loads all this and waits; every power-up is a fork of it, so that ea
 campaign.py): the write in `_fork` returns twice.
 """
 
+import gc
 import json
 import sys
 from io import StringIO
@@ -105,6 +106,27 @@ class Port:
 
 def send(result):
     out.write(json.dumps(result) + "\n")
+
+
+def starve(leave):
+    """Takes all heap but *leave* bytes, until `feed`."""
+    gc.collect()
+    size = 1 << 16
+    while size >= 64:
+        while gc.mem_free() > leave + size:
+            try:
+                held.append(bytearray(size))
+            except MemoryError:
+                break
+        size >>= 1
+
+
+def feed():
+    held.clear()
+    gc.collect()
+
+
+held = []
 
 
 def finish(end):
@@ -212,6 +234,8 @@ def device(job):
     board.count, board.used = job["count"], job["used"]
     board.cut = job["cut"]
     port = Port(job["running"])
+    if "leave" in job:
+        starve(job["leave"])
     decision = engine.boot(port)
     up = engine.Engine(port)
     said["handover"] = board.count
@@ -278,6 +302,7 @@ def start(address, size, room, commands, results, trigger, path):
             try:
                 device(job)
             except Exception as error:
+                feed()
                 trace = StringIO()
                 sys.print_exception(error, trace)
                 said["error"] = trace.getvalue()
