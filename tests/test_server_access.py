@@ -180,6 +180,18 @@ def test_a_device_signs_its_requests_instead_of_sending_a_secret(site):
     assert ask(home, headers=signed(key, home, "", challenge, 4, "GET", b"")).status == 401
 
 
+def test_asking_for_a_challenge_is_no_guess(tmp_path):
+    """Devices behind one address that sign their requests begin each look at the server with a 401."""
+    with running(tmp_path, limits=Limits(failures=0.1, burst=20)) as site:
+        key = Ed25519PrivateKey.generate()
+        public = key.public_key().public_bytes_raw().hex()
+        site.api.call("POST", "/targets", [{"controllerId": "signer", "publicKey": public}])
+        home = f"{site.url}/DEFAULT/controller/v1/signer"
+        assert [ask(home, headers=sign_in(key, home)[1]).status for _ in range(30)] == [200] * 30
+        guess = {"Authorization": "TargetToken guess"}
+        assert [ask(home, headers=guess).status for _ in range(30)][-1] == 429
+
+
 @pytest.mark.requirement("UPD08")
 def test_a_one_time_token_enrols_one_device_once(site):
     token = site.api.call("POST", "/sekisho/enrolments", {"note": "box 7"})["token"]

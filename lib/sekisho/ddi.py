@@ -185,7 +185,7 @@ class Agent(agent.Agent):
             return []
         if self.options["login"] == "key":
             self._identity = self._identity or self._open_account()
-            return self._identity.signature(method, url, body)
+            return self._identity.signature(method, url, body)  # type: ignore[attr-defined]
         token = self.options["token"] or self._issued
         return ["Authorization: TargetToken " + token] if token else []
 

@@ -193,7 +193,8 @@ class _Request:
                 register=not rest and method == "GET",
             )
         except Problem as problem:
-            if problem.status == 401:
+            # Who only asks for a challenge, or signs one that is too old, has guessed at nothing.
+            if problem.status == 401 and authorization and not authorization.startswith(b"DeviceKey "):
                 self.failed("device")
             raise
         self.who = entry.controller_id
