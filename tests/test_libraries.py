@@ -38,5 +38,5 @@ def test_the_sbom_of_a_release_names_the_library() -> None:
 
 
 def test_a_roomy_stock_image_holds_it_and_a_small_one_does_not() -> None:
-    assert "microdot.mpy" in flashimage.device_modules("X = 1\n")
-    assert "microdot.mpy" not in flashimage.device_modules("X = 1\n", lean=True)
+    assert "microdot.mpy" in flashimage.device_modules("X = 1\n", "esp32")
+    assert "microdot.mpy" not in flashimage.device_modules("X = 1\n", "esp32", lean=True)

@@ -14,6 +14,11 @@ _D = 370957059346694393431380835087545651895421138798432190163887855330859402835
 _D2 = 16295367250680780974490674513165176452449235426866156013048779062215315747161
 _SQRT_M1 = 19681161376707505956807079304988542015446066515923890162744021073123829784752
 
+# z^(2^252 - 3): square number a n times, multiply by number b, gives number c; four bytes a step, number 0 is z.
+_POWER = (
+    b"\x00\x01\x00\x01\x01\x02\x01\x01\x01\x01\x00\x01\x01\x05\x01\x01\x01\x0a\x01\x02\x02\x14\x02\x02"
+    b"\x02\x0a\x01\x01\x01\x32\x01\x02\x02\x64\x02\x02\x02\x32\x01\x02\x02\x02\x00\x02"
+)
 _recent = []  # up to two (public key, multiples): keys come back
 
 
@@ -23,31 +28,23 @@ def _mul(x, y):
     return ((x & _M) + (x >> 255) * 19) % P
 
 
-def _square(x, pairs):
-    """x^(4^pairs), in 0..P-1."""
+def portable_power(z: int, chain: bytes) -> int:
+    """z to the power that *chain* describes, in 0..P-1."""
     p = P
     m = _M
-    for _ in range(pairs):
-        x *= x
-        x = (x & m) + (x >> 255) * 19
-        x *= x
-        x = ((x & m) + (x >> 255) * 19) % p
-    return x
-
-
-def _power(z):
-    """z^((P - 5) / 8) = z^(2^252 - 3); the names count the one bits of the exponent so far."""
-    z2 = _mul(z, z)
-    z9 = _mul(_square(z2, 1), z)
-    z11 = _mul(z9, z2)
-    b5 = _mul(_mul(z11, z11), z9)
-    b10 = _mul(_square(_mul(b5, b5), 2), b5)
-    b20 = _mul(_square(b10, 5), b10)
-    b40 = _mul(_square(b20, 10), b20)
-    b50 = _mul(_square(b40, 5), b10)
-    b100 = _mul(_square(b50, 25), b50)
-    b200 = _mul(_square(b100, 50), b100)
-    return _mul(_square(_mul(_square(b200, 25), b50), 1), z)
+    number = [z, 0, 0]
+    for i in range(0, len(chain), 4):
+        a, n, b, c = chain[i : i + 4]
+        x = number[a]
+        for _ in range(n >> 1):
+            x *= x
+            x = (x & m) + (x >> 255) * 19
+            x *= x
+            x = ((x & m) + (x >> 255) * 19) % p
+        if n & 1:
+            x = _mul(x, x)
+        number[c] = _mul(x, number[b])
+    return number[2]
 
 
 def decompress(data: bytes):
@@ -60,7 +57,7 @@ def decompress(data: bytes):
     if y >= P or u == 0 or yy == 0 or (u + yy * v) % P == 0:
         return None
     x = _mul(_mul(v, v), v)
-    x = _mul(_mul(u, x), _power(_mul(_mul(x, x), _mul(u, v))))
+    x = _mul(_mul(u, x), power(_mul(_mul(x, x), _mul(u, v)), _POWER))
     w = _mul(_mul(x, x), v)
     if w + u == P:
         x = _mul(x, _SQRT_M1)
@@ -131,7 +128,7 @@ def _recode(todo, k, bits, width, code):
         code += 16
 
 
-def joint(todo: list, tables: tuple) -> tuple:
+def portable_joint(todo: list, tables: tuple) -> tuple:
     """The point (x, y, z) that *todo* describes: a sum of table entries times powers of two.
 
     Straus: one doubling a bit, and an addition for each digit. Doubling and addition as in Hisil, Wong, Carter, Dawson
@@ -204,6 +201,24 @@ def joint(todo: list, tables: tuple) -> tuple:
             z = ((z & m) + (z >> 255) * 19) % p
             n >>= 7
     return x, y, z
+
+
+def _fastest():
+    """The native `joint` and `power`, if there are any and `joint` agrees with the portable one; else the portable."""
+    try:
+        from .ed25519_native import joint, power
+
+        table = [(P - 1, P >> 1, _D2, _D), (_M ^ 1, _D, P - 2, 0)] * 2
+        todo = [1 << 28 | 69 << 21 | 66 << 14 | 81 << 7 | 70, 17 << 7 | 2]
+        tables = BASE, BASE, BASE, BASE, table, table
+        if joint(todo, tables) == portable_joint(todo, tables):
+            return joint, power
+    except Exception:
+        pass  # as in `sha512`
+    return portable_joint, portable_power
+
+
+joint, power = _fastest()
 
 
 def _key(data):
