@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from littlefs import LittleFSError
 from sekisho_tools import flashimage, layout
 from sekisho_tools.errors import ToolError
 
@@ -104,20 +103,15 @@ def provision(flash: bytes, settings: Mapping[str, object]) -> bytes:
     part = table.get("data")
     if part is None:
         raise ToolError("LAYOUT", "The flash image has no `data` partition to keep settings in.")
-    fs = flashimage._littlefs(part.size, flash[part.offset : part.end])
-    known: dict[str, object] = {}
+    files = flashimage.read_littlefs(flash[part.offset : part.end])
+    if files is None:
+        raise ToolError("FILES", "The `data` partition of the flash image holds no littlefs to put settings into.")
     try:
-        fs.mount()
-        try:
-            with fs.open(SETTINGS, "rb") as file:
-                known = json.loads(bytes(file.read()))
-        except FileNotFoundError:
-            pass
-        with fs.open(SETTINGS, "wb") as file:
-            file.write(json.dumps(known | dict(settings)).encode())
-    except (LittleFSError, ValueError) as error:
-        raise ToolError("FILES", f"The settings of the flash image cannot be changed: {error}.") from error
-    return flash[: part.offset] + bytes(fs.context.buffer) + flash[part.end :]
+        known = json.loads(files.get(SETTINGS, b"{}"))
+    except ValueError as error:
+        raise ToolError("FILES", f"The settings of the flash image cannot be read: {error}.") from error
+    files[SETTINGS] = json.dumps(known | dict(settings)).encode()
+    return flash[: part.offset] + flashimage.make_littlefs(part.size, files, "data") + flash[part.end :]
 
 
 class Fleet(Managed):

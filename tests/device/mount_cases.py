@@ -65,3 +65,27 @@ def main(path, count):
             pass
         vfs.umount("/data")
     print(count, mounted, read)
+
+
+class Writable(Memory):
+    def writeblocks(self, n, buf, off=0):
+        at = n * BLOCK + off
+        self.data[at : at + len(buf)] = buf
+
+    def ioctl(self, op, arg):
+        if op == 6:
+            self.data[arg * BLOCK : (arg + 1) * BLOCK] = b"\xff" * BLOCK
+            return 0
+        return Memory.ioctl(self, op, arg)
+
+
+def write(path):
+    """Writes one more file, as a device would."""
+    with open(path, "rb") as file:
+        data = bytearray(file.read())
+    vfs.mount(vfs.VfsLfs2(Writable(data)), "/data")
+    with open("/data/written", "w") as file:
+        file.write("by the device")
+    vfs.umount("/data")
+    with open(path, "wb") as file:
+        file.write(data)

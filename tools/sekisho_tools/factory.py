@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import cbor2
-from littlefs import LittleFSError
 from sekisho_sim import nvs
 from sekisho_sim.bootloader import VALID, read_entries
 from sekisho_sim.flash import Flash, MemPart
@@ -155,7 +154,7 @@ class _Look:
 
     def _files(self) -> None:
         for label in ("vfs", "data"):
-            found = read_files(self.content(label))
+            found = flashimage.read_littlefs(self.content(label))
             if found is None:
                 self.refuse("FILES", f"The partition {label} holds no readable file system.")
             else:
@@ -260,22 +259,6 @@ class _Look:
 
 def _part(data: bytes, row: Partition) -> MemPart:
     return MemPart(row.size, Flash(bytearray(data[row.offset : row.end])))
-
-
-def read_files(data: bytes) -> dict[str, bytes] | None:
-    """Path -> content of the files in a littlefs, or None where there is none."""
-    fs = flashimage._littlefs(len(data), data)
-    files = {}
-    try:
-        fs.mount()
-        for folder, _, names in fs.walk("/"):
-            for name in names:
-                path = f"{folder.rstrip('/')}/{name}"
-                with fs.open(path, "rb") as file:
-                    files[path] = file.read()
-    except LittleFSError:
-        return None
-    return files
 
 
 def find_keysets(data: bytes) -> Iterator[bytes]:

@@ -173,7 +173,8 @@ def _littlefs(size: int, content: bytes | None = None) -> LittleFS:
         read_size=32,
         prog_size=32,
         lookahead_size=32,
-        disk_version=DISK_VERSION,
+        # What we write, every device must be able to mount. What a device has written is 2.1, and must be read.
+        disk_version=DISK_VERSION if content is None else 0,
     )
     if content is not None:
         fs.context.buffer = bytearray(content)
@@ -241,6 +242,20 @@ def read_littlefs(data: bytes) -> dict[str, bytes] | None:
     except LittleFSError:
         return None
     return files
+
+
+def littlefs_version(data: bytes) -> str | None:
+    """The version on disk (``2.1``) of the littlefs in *data*, None where none can be mounted. A device's first write
+    makes a 2.1 of our 2.0."""
+    if not data or len(data) % SECTOR:
+        return None
+    fs = _littlefs(len(data), data)
+    try:
+        fs.mount()
+        number = int(fs.fs_stat().disk_version)
+    except LittleFSError:
+        return None
+    return f"{number >> 16}.{number & 0xFFFF}"
 
 
 def read_settings(path: Path) -> bytes:
@@ -546,8 +561,11 @@ def _describe_partition(data: bytes, row: Partition) -> dict[str, Any]:
             out["content"] = f"no bootable app: {error.sentence}"
     elif row.subtype == layout.SUBTYPES[layout.DATA]["littlefs"]:
         files = list_littlefs(content)
-        out["content"] = "littlefs" if files is not None else "no littlefs"
         out["files"] = files
+        out["content"] = f"littlefs {littlefs_version(content)}"
+        if files is None:
+            ours = b"littlefs" in (content[8:16], content[SECTOR + 8 : SECTOR + 16])
+            out["content"] = "a littlefs that is damaged, or newer than these tools" if ours else "no littlefs"
     else:
         out["content"] = "data"
     return out

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .. import config, flashimage, imagefile, layout
@@ -187,9 +188,14 @@ def _print_flash(found: dict[str, Any]) -> None:
         if "app" in row:
             content = f"MicroPython {row['app']['micropython'] or '?'}, {row['app']['sha256'][:16]}"
         elif row.get("files"):
-            content = f"{len(row['files'])} files: {', '.join(row['files'])}"
+            names = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in row["files"])
+            content = f"{content}, {len(row['files'])} files: {names}"
         table.add_row(
-            row["label"], f"{row['type']}/{row['subtype']}", f"0x{row['offset']:06x}", f"0x{row['size']:x}", content
+            escape(row["label"]),
+            f"{row['type']}/{row['subtype']}",
+            f"0x{row['offset']:06x}",
+            f"0x{row['size']:x}",
+            escape(content),
         )
     console.print(table)
     for number, entry in enumerate(found["otadata"]):
