@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import images, keys
+from helpers import factory, images, keys
 from helpers.cli import Runner
-from sekisho_tools import config, flashimage, imagefile, layout
+from sekisho_tools import config, flashimage, imagefile, layout, release, release_check, secure_boot
 from sekisho_tools.errors import ToolError
 from sekisho_tools.imagefile import CHIPS
 
@@ -79,3 +80,107 @@ def test_a_signed_bootloader_is_never_changed(signed: dict[str, bytes]) -> None:
         flashimage.bootloader_for(signed["bootloader"], other)
     assert caught.value.code == "BOOTLOADER"
     assert flashimage.bootloader_for(signed["bootloader"], size or 0) == signed["bootloader"]
+
+
+# -- the check of what leaves factory and desk ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def foundry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key pair, a stranger's, and a production image whose bootloader and app are signed with it."""
+    home = tmp_path_factory.mktemp("foundry")
+    for name in ("k", "other"):
+        espsecure("generate-signing-key", "--version", 2, "--scheme", "rsa3072", home / f"{name}.pem")
+    espsecure("extract-public-key", "--version", 2, "--keyfile", home / "k.pem", home / "k.pub.pem")
+    release = keys.make_keyset(environment="release")
+    (home / "app").write_bytes(factory.app(release.document))
+    (home / "bootloader").write_bytes(images.bootloader())
+    for name in ("app", "bootloader"):
+        espsecure(
+            *("sign-data", "--version", 2, "--keyfile", home / "k.pem"),
+            *("--output", home / f"{name}.signed", home / name),
+        )
+    return home
+
+
+def flash(foundry: Path, app: str = "app.signed", bootloader: str = "bootloader.signed") -> bytes:
+    made = factory.build(
+        keys.make_keyset(environment="release"),
+        firmware=imagefile.parse((foundry / app).read_bytes()).data,
+    )
+    loader = (foundry / bootloader).read_bytes()
+    size = imagefile.flash_size(loader)
+    assert size == len(made)
+    return made[:0x1000] + loader.ljust(0x7000, b"\xff") + made[0x8000:]
+
+
+@pytest.mark.requirement("HLC01", "UPE15")
+@pytest.mark.parametrize("key", ["k.pem", "k.pub.pem"])
+def test_where_secure_boot_is_planned_bootloader_and_app_must_be_signed_with_its_key(
+    foundry: Path, key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = Runner(capsys, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    def findings(data: bytes, key: str = key) -> list[str]:
+        Path("flash.bin").write_bytes(data)
+        done = run(f"factory check flash.bin --secure-boot-key {foundry / key} --json")
+        found = [one["sentence"].split()[1] for one in json.loads(done.out)["findings"] if one["code"] == "SECURE_BOOT"]
+        assert (done.code == 0) == (found == []), done.out
+        return found
+
+    good = flash(foundry)
+    assert findings(good) == []
+    assert findings(flash(foundry, app="app")) == ["app"]
+    assert findings(flash(foundry, bootloader="bootloader")) == ["bootloader"]
+    assert findings(good, "other.pem") == ["bootloader", "app"]
+    flipped = bytearray(good)
+    start = layout.load("4MiB")["ota_0"].offset
+    flipped[
+        imagefile.signed_length(good[start:], imagefile.read_structure(good[start:]).length) + start - 4096 + 900
+    ] ^= 1
+    assert findings(bytes(flipped)) == ["app"], "a signature that was changed"
+    Path("unsigned.bin").write_bytes(flash(foundry, "app", "bootloader"))
+    assert run("factory check unsigned.bin").code == 0, "nothing is asked of a product without secure boot"
+    refused = run(f"factory flash unsigned.bin --port /dev/null --secure-boot-key {foundry / key}")
+    assert refused.err.count("error[SECURE_BOOT]") == 2
+    assert "nothing was written" in refused.err
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", b"rsa2048"])
+def test_what_is_no_secure_boot_key_is_named(foundry: Path, tmp_path: Path, content: bytes) -> None:
+    if content == b"rsa2048":
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        weak = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        kinds = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        content = weak.private_bytes(*kinds)
+    (tmp_path / "k.pem").write_bytes(content)
+    with pytest.raises(ToolError) as caught:
+        secure_boot.problem((foundry / "app.signed").read_bytes(), tmp_path / "k.pem", "app")
+    assert caught.value.code == "KEY_FILE"
+
+
+@pytest.mark.requirement("UPC10")
+def test_the_gate_asks_for_the_signature_that_chips_will_ask_for(foundry: Path) -> None:
+    made = keys.make_keyset(environment="release")
+
+    def codes(app: str, key: str | None) -> set[str]:
+        data = imagefile.parse((foundry / app).read_bytes()).data
+        request = release.Request("example.com", "lamp", "1", 1, (release.Component("fw", data),))
+        inputs = release_check.Inputs(
+            release.draft(request).envelope,
+            {"fw": data},
+            layout.load("4MiB"),
+            "esp32",
+            "frozen",
+            made.document,
+            secure_boot=foundry / key if key else None,
+        )
+        return {one.code for one in release_check.check(inputs)} & {"SECURE_BOOT"}
+
+    assert codes("app.signed", "k.pem") == set()
+    assert codes("app", "k.pem") == {"SECURE_BOOT"}
+    assert codes("app.signed", "other.pem") == {"SECURE_BOOT"}
+    assert codes("app", None) == set()

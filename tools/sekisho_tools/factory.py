@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from uuid import UUID
 
 import cbor2
@@ -19,7 +20,7 @@ from sekisho_sim import nvs
 from sekisho_sim.bootloader import VALID, read_entries
 from sekisho_sim.flash import Flash, MemPart
 
-from . import flashimage, imagefile, issued, keyset, layout, release, suit
+from . import flashimage, imagefile, issued, keyset, layout, release, secure_boot, suit
 from .errors import ToolError
 from .imagefile import AppImage
 from .issued import IssuingRecord
@@ -63,13 +64,15 @@ class Found:
 @dataclass(frozen=True)
 class Wanted:
     """What the image must be: *environment*, perhaps one *keyset* document, no key of *development_keys* (public keys,
-    32 bytes), at *now* (s since 1970), with the identity of *record*, or with none at all."""
+    32 bytes), at *now* (s since 1970), with the identity of *record*, or with none at all. *secure_boot*: the key (PEM
+    file) that the chip will ask for, where secure boot is planned."""
 
     environment: str = RELEASE
     keyset: bytes | None = None
     development_keys: Sequence[tuple[str, bytes]] = ()
     now: int | None = None
     record: IssuingRecord | None = None
+    secure_boot: Path | None = None
 
 
 def check(data: bytes, wanted: Wanted | None = None) -> Found:
@@ -98,6 +101,7 @@ class _Look:
             return
         self._bootloader()
         self._app()
+        self._signatures()
         self._otadata()
         self._files()
         self._engine()
@@ -144,6 +148,17 @@ class _Look:
         for label in ("ota_1", "app_0", "app_1"):
             if self.content(label).strip(b"\xff"):
                 self.refuse("SLOT", f"The slot {label} is not blank; a bootloader falls back to whatever is in there.")
+
+    def _signatures(self) -> None:
+        """Where secure boot is planned, a chip starts neither bootloader nor app without the signature."""
+        key = self.wanted.secure_boot
+        if key is None:
+            return
+        bootloader = imagefile.find_bootloader(self.data[: layout.TABLE_OFFSET])
+        for what, data in (("bootloader", bootloader and bootloader[1]), ("app", self.app and self.app.data)):
+            words = secure_boot.problem(data, key, what) if data else None
+            if words:
+                self.refuse(secure_boot.CODE, words)
 
     def _otadata(self) -> None:
         assert self.table is not None

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
-from . import advisories, device_code, flashimage, imagefile, keyset, packing, published, sbom, suit
+from . import advisories, device_code, flashimage, imagefile, keyset, packing, published, sbom, secure_boot, suit
 from .errors import ToolError
 from .layout import Layout
 
@@ -52,7 +53,8 @@ class Inputs:
 
     *images*: component name -> its bytes (not packed). *keyset*: the document that devices will judge it by. *mode*:
     ``frozen`` or ``stock``. *published*: the releases that are out, None where nobody said. *threshold*: severity
-    (`advisories.SEVERITIES`) from which a known vulnerability is too much.
+    (`advisories.SEVERITIES`) from which a known vulnerability is too much. *secure_boot*: the key (PEM file) that the
+    product's chips ask for, where they do.
     """
 
     envelope: bytes
@@ -66,6 +68,7 @@ class Inputs:
     threshold: str = "medium"
     published: Sequence[tuple[str, suit.Envelope]] | None = None
     payload_only: bool = False
+    secure_boot: Path | None = None
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
     @property
@@ -111,6 +114,9 @@ def _firmware(inputs: Inputs, data: bytes) -> list[Finding]:
     room = inputs.table["ota_0"].size
     if len(data) > room or image.size != len(data):
         found.append(Finding("IMAGE_SIZE", f"The image has {len(data)} bytes and must be one that {room} can hold."))
+    words = secure_boot.problem(data, inputs.secure_boot, "firmware") if inputs.secure_boot else None
+    if words:
+        found.append(Finding(secure_boot.CODE, words))
     frozen = sbom.frozen_modules(data)
     missing = [name for name in (*_ENGINE, _AGENT) if name not in frozen]
     if inputs.mode == FROZEN and missing:

@@ -25,6 +25,10 @@ PasswordFd = Annotated[
     int | None,
     typer.Option("--password-fd", metavar="N", min=0, help="Read the password from this file descriptor."),
 ]
+SecureBoot = Annotated[
+    Path | None,
+    typer.Option("--secure-boot-key", metavar="PEM", help="Secure boot is planned: this key must have signed it all."),
+]
 Ca = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate authority of the server (PEM).")]
 
 
@@ -60,6 +64,7 @@ def check(
     device: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the device whose identity must be in it.")
     ] = None,
+    secure_boot: SecureBoot = None,
     as_json: Json = False,
 ) -> None:
     """Refuse an image that must not leave the factory, and name every reason."""
@@ -69,6 +74,7 @@ def check(
         keyset=read_file(keyset, "key set", 1 << 16) if keyset else None,
         development_keys=[(statement.label, statement.public_key) for statement in statements],
         record=issued.read_record(device) if device else None,
+        secure_boot=secure_boot,
     )
     found = factory.check(read_file(image, "image"), wanted)
     if as_json:
@@ -123,6 +129,7 @@ def flash(
         Literal["stub", "rom", "none"],
         typer.Option(help="How to read back what was written: fast with esptool's stub, through the ROM, not at all."),
     ] = "stub",
+    secure_boot: SecureBoot = None,
     passphrase_fd: PassphraseFd = None,
 ) -> None:
     """Check an image, write it to a board with esptool, verify it, read it back; bind the board to its identity."""
@@ -132,7 +139,7 @@ def flash(
         raise ToolError("USAGE", "--batch binds the device that --device names; give both.")
     if device and record:
         data, record = factory.personalise(data, record, read_file(device / issued.NVS, "NVS image"))
-    found = factory.check(data, factory.Wanted(environment=environment, record=record))
+    found = factory.check(data, factory.Wanted(environment=environment, record=record, secure_boot=secure_boot))
     for finding in found.findings:
         cli.show_error(ToolError(finding.code, finding.sentence))
     if not found.fit:

@@ -93,6 +93,10 @@ AdvisoriesOption = Annotated[
 ThresholdOption = Annotated[
     str, typer.Option("--refuse-from", metavar="SEVERITY", help="Refuse known vulnerabilities from this severity on.")
 ]
+SecureBootOption = Annotated[
+    Path | None,
+    typer.Option("--secure-boot-key", metavar="PEM", help="The chips have secure boot: this key must have signed it."),
+]
 OverrideOption = Annotated[
     str | None, typer.Option(metavar="REASON", help="Sign although the check fails; the reason is recorded.")
 ]
@@ -219,6 +223,7 @@ class Gate:
     ca: CaOption = None
     advisory: AdvisoriesOption = None
     threshold: ThresholdOption = "medium"
+    secure_boot: SecureBootOption = None
 
     def inputs(
         self, envelope: bytes, images: dict[str, bytes], bill: bytes | None, wanted: Wanted, keyset: bytes
@@ -241,6 +246,7 @@ class Gate:
             threshold=self.threshold,
             published=self._found(envelope),
             payload_only=payload_only,
+            secure_boot=self.secure_boot,
         )
 
     def _found(self, envelope: bytes) -> published.Found | None:
