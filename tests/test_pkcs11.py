@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.cli import Runner
+from helpers.cli import Result, Runner
+from helpers.fleet import firmware
 from helpers.needs import lacking
-from sekisho_tools import ceremony, cose, keys, keyset, pkcs11_keys
+from sekisho_tools import ceremony, cose, keys, keyset, pkcs11_keys, release_desk, signlog
 from sekisho_tools.errors import ToolError
 
 MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/libsofthsm2.so")
@@ -153,6 +156,148 @@ def test_a_token_removed_in_the_middle_signs_nothing(run: Runner) -> None:
     pkcs11_keys.close()  # what removing it does to its sessions
     with pytest.raises(ToolError, match="TOKEN"):
         signer.sign(b"data")
+
+
+# -- releases signed on the token --------------------------------------------------------------------------------------
+
+RELEASE = "pkcs11:token=desk;object=release-1"
+GATE = "--published published --advisories osv.json"
+
+
+@pytest.fixture
+def drafted(run: Runner) -> Runner:
+    """A release key on the token, a key set that names it, and a request for a release that passes the gate."""
+    phrase = "correct horse battery"
+    assert run(f"keys generate {RELEASE} --role release --env release", PIN).code == 0
+    assert run("keys generate root-1 --role root --env release", phrase).code == 0
+    assert run("keyset create k.cose --root keys/root-1.key --release keys/release-1.pub", phrase).code == 0
+    Path("fw.bin").write_bytes(firmware("1.0"))
+    Path("notes.txt").write_text("Fixes the pump.")
+    Path("osv.json").write_text("[]")
+    Path("published").mkdir()
+    made = run(
+        "release draft --firmware fw.bin --version 1.0 --sequence 1 --vendor example.com --class lamp "
+        "--text en=notes.txt --support-until 2099-12-31 --contact security@example.com --out out"
+    )
+    assert made.code == 0, made.err
+    pkcs11_keys.close()
+    Path("keys/signing-log.jsonl").unlink()
+    return run
+
+
+def sign(run: Runner, *lines: str, more: str = "") -> Result:
+    return run(f"release sign out/lamp-1.0.request --key {RELEASE} --keyset k.cose {GATE} {more}", *lines, answer="y\n")
+
+
+def nothing_happened() -> bool:
+    left = [path for path in Path().rglob("*") if path.suffix in (".signature", ".tmp", ".suit")]
+    return not left and not Path("keys/signing-log.jsonl").exists()
+
+
+@pytest.mark.requirement("UPC11", "ORG08", "UPC01")
+def test_a_release_is_signed_on_the_token(drafted: Runner) -> None:
+    signed = sign(drafted, PIN)
+    assert signed.code == 0, signed.err
+    assert "Sign this?" in signed.out
+    assert not list(Path("keys").glob("release-1.key")), "the key has never been in a file"
+    done = drafted(
+        f"release assemble out/lamp-1.0.request {next(iter(Path('out').glob('*.signature')))} --keyset k.cose"
+    )
+    assert done.code == 0, done.err
+    verified = drafted("release verify out/lamp-1.0.suit --keyset k.cose --vendor example.com --class lamp")
+    assert verified.code == 0, verified.err
+    key = keys.load_statement("keys/release-1.pub").key_id.hex()
+    assert key in verified.out
+    assert [entry.key_id for entry in signlog.verify(Path("keys/signing-log.jsonl"))] == [key]
+
+
+@pytest.mark.requirement("UPC11")
+def test_create_signs_on_the_token_and_gives_the_same_bytes_as_the_offline_way(drafted: Runner) -> None:
+    made = drafted(
+        f"release create --firmware fw.bin --version 1.0 --sequence 1 --vendor example.com --class lamp {GATE} "
+        "--text en=notes.txt --support-until 2099-12-31 --contact security@example.com --out made "
+        f"--key {RELEASE} --keyset k.cose",
+        PIN,
+    )
+    assert made.code == 0, made.err
+    assert sign(drafted, PIN).code == 0
+    signature = next(iter(Path("out").glob("*.signature")))
+    assert drafted(f"release assemble out/lamp-1.0.request {signature} --keyset k.cose").code == 0
+    assert Path("out/lamp-1.0.suit").read_bytes() == Path("made/lamp-1.0.suit").read_bytes()
+
+
+@pytest.mark.requirement("UPC11", "ORG08")
+def test_a_wrong_pin_signs_no_release_and_is_not_tried_again(drafted: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    wrong = sign(drafted, "00000000")
+    assert wrong.error == "PIN"
+    assert "few are left" in wrong.err, "what the token says of the tries that are left"
+    assert nothing_happened()
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.Passphrases, "get", lambda self, what: tried.append(what) or b"11111111")
+        assert sign(drafted).error == "PIN"
+    assert len(tried) == 1, "asked for once, tried once"
+    assert nothing_happened()
+    assert sign(drafted, PIN).code == 0, "and a right one is taken afterwards"
+
+
+@pytest.mark.requirement("UPC11")
+def test_a_session_that_ends_between_review_and_signature_leaves_nothing_half_signed(
+    drafted: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = release_desk.respond
+
+    def removed(*arguments: Any) -> release_desk.Signature:
+        pkcs11_keys.close()
+        return honest(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release_desk, "respond", removed)
+        gone = sign(drafted, PIN)
+    assert gone.error == "TOKEN", gone.err
+    assert "nothing was signed" in gone.err
+    assert nothing_happened()
+    assert sign(drafted, PIN).code == 0, "plugged in again, it signs"
+
+
+REMOVES = """
+import os, sys
+from sekisho_tools import cli, release_desk
+honest = release_desk.respond
+def removed(*arguments):
+    os.rename(sys.argv[1], sys.argv[1] + "-away")
+    return honest(*arguments)
+release_desk.respond = removed
+sys.exit(cli.run(sys.argv[2:]))
+"""
+
+
+@pytest.mark.requirement("UPC11")
+def test_a_token_taken_away_after_the_login_leaves_nothing_half_signed(drafted: Runner) -> None:
+    """In a process of its own, which SoftHSM2 does not survive in a usable state."""
+    store = Path(os.environ["SOFTHSM2_CONF"]).parent / "tokens"
+    line = f"release sign out/lamp-1.0.request --key {RELEASE} --keyset k.cose {GATE} --passphrase-fd "
+    reader, writer = os.pipe()
+    os.write(writer, PIN.encode() + b"\n")
+    os.close(writer)
+    try:
+        gone = subprocess.run(
+            [sys.executable, "-c", REMOVES, str(store), *line.split(), str(reader)],
+            input="y\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=(reader,),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            timeout=60,
+        )
+    finally:
+        os.close(reader)
+        store.with_name("tokens-away").rename(store)
+    assert "error[TOKEN]" in gone.stderr, gone.stdout + gone.stderr
+    assert "nothing was signed" in gone.stderr
+    assert gone.returncode == 1
+    assert nothing_happened()
 
 
 def test_what_is_not_there_is_named(run: Runner) -> None:
