@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -368,6 +369,28 @@ def test_a_log_whose_end_was_cut_off_is_noticed_by_the_head(run: Runner) -> None
     LOG.write_text("\n".join(lines[:-1]) + "\n")
     assert run("log verify").code == 0
     assert run(f"log verify --head {head}").error == "LOG"
+
+
+def test_an_entry_that_a_power_cut_tore_is_made_again(run: Runner) -> None:
+    whole = LOG.read_bytes()
+    LOG.write_bytes(whole + whole.splitlines()[0][:40])
+    assert run("log verify").error == "LOG"
+    run(DRAFT)
+    sign(run, "r", "root-2")
+    assert LOG.read_bytes().startswith(whole)
+    assert [entry.number for entry in signlog.verify(LOG)] == [1, 2, 3, 4]
+
+
+def test_a_disk_that_takes_half_an_entry_leaves_the_log_as_it_was(run: Runner) -> None:
+    whole = LOG.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 50, limits[1]))
+    try:
+        with pytest.raises(ToolError, match="nothing was signed"):
+            signlog.record(LOG, "something", b"12345678", "root", "development", "00" * 32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert LOG.read_bytes() == whole
 
 
 def test_nothing_is_signed_when_the_log_cannot_be_written(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,7 +351,11 @@ def generate(
     statement = make_statement(cose.MemorySigner(key.private_bytes_raw()), label or name, role, environment)
     passphrase = passphrases.new(f"the new key {name}") if passphrases else None
     write_atomic(private, _key_file(key, statement, passphrase), mode=0o600)
-    write_atomic(public, statement.to_json() + "\n")
+    try:
+        write_atomic(public, statement.to_json() + "\n")
+    except ToolError:
+        private.unlink(missing_ok=True)  # nobody has used it yet, and half a pair could not be made again
+        raise
     return KeyFiles(private, public, statement)
 
 

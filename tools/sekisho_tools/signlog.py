@@ -6,9 +6,11 @@ was cut off: note the head (`log verify` prints it) in the minutes of a ceremony
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import hashlib
+import io
 import json
 import os
 import socket
@@ -61,10 +63,10 @@ def record(path: Path, what: str, key_id: bytes, role: str, environment: str, di
     """Append what is about to be signed; call it before the signature is given out. Raises ToolError LOG or FILE."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
+        with path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            entries = _parse(file.read(MAX_LOG), path)
+            data = _whole(file, path)
+            entries = _parse(data, path)
             entry = Entry(
                 number=len(entries) + 1,
                 time=datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -76,17 +78,31 @@ def record(path: Path, what: str, key_id: bytes, role: str, environment: str, di
                 object=digest,
                 before=entries[-1].hash() if entries else START,
             )
-            end = file.seek(0, os.SEEK_END)
-            try:
-                file.write(entry.line() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end)
-                raise
+            _append(file, len(data), entry.line() + b"\n")
     except OSError as error:
         raise ToolError("FILE", f"Cannot write the signing log {path}: {why(error)}; nothing was signed.") from error
     return entry
+
+
+def _whole(file: io.FileIO, path: Path) -> bytes:
+    """The lines that have an end. One without is what a power cut leaves of an entry: nothing was given out on it."""
+    file.seek(0)
+    data = file.read(MAX_LOG + 1)
+    if len(data) > MAX_LOG:
+        raise ToolError("LOG", f"{path} has more than {MAX_LOG} bytes; put it away and let a new one begin.")
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _append(file: io.FileIO, end: int, line: bytes) -> None:
+    """*line* at *end*, durable, or the file as it was."""
+    file.truncate(end)
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def verify(path: Path, head: str | None = None) -> list[Entry]:

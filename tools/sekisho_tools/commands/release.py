@@ -332,9 +332,9 @@ def create(
     signer = signing.open(key, verdict.environment)
     signed = release.sign(made, signer, document)
     signing.record(key, verdict, made.name, made.envelope, signer)
-    written = release.write(signed, out)
     told = release_desk.sidecar(signed.envelope, [verdict.to_dict()], made.bill)
     side = release_desk.write_sidecar(out / (made.name + release_desk.SIDECAR), told)
+    written = release.write(signed, out)
     if as_json:
         shown = {"written": [str(path) for path in written], "sidecar": str(side), **release.summary(signed)}
         typer.echo(json.dumps(shown, indent=2))
@@ -470,8 +470,10 @@ def assemble(
     directory = out or request.parent
     _, bill = release_desk.gather(asked, request.parent)
     side = release_desk.sidecar(envelope, [one.verdict for one in answers], bill)
-    written = release_desk.write_new(directory / (asked.name + release.SUFFIX), envelope)
+    target = directory / (asked.name + release.SUFFIX)
+    require_new(target)
     release_desk.write_sidecar(directory / (asked.name + release_desk.SIDECAR), side)
+    written = release_desk.write_new(target, envelope)  # last: whoever finds it finds all of the release
     typer.echo(f"wrote {written}, {len(envelope)} bytes, good for devices")
 
 
