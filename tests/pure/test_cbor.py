@@ -204,3 +204,10 @@ def test_skip_counts_members():
 
 def test_nothing_may_follow():
     assert refusal(read, "uint", b"\x00\x00") == "CBOR"
+
+
+def test_a_window_at_the_start_may_be_empty():
+    empty = Reader(b"\x01\x02", 0, 0)
+    empty.done()
+    assert refusal(empty.peek) == "CBOR"
+    assert refusal(lambda: Reader(b"\x01\x02", 0, 0).uint()) == "CBOR"
