@@ -206,6 +206,10 @@ def _plant(mutant: Mutant) -> None:
             scope = vars(importlib.import_module(f"sekisho_boot.{other}"))
             if other == mutant.module or scope.get(name) == value - 1:
                 scope[name] = value
+            for function in _functions(scope):
+                if name in _default_names(other, function.__qualname__):
+                    given = function.__defaults__ or ()
+                    function.__defaults__ = tuple(value if one == value - 1 else one for one in given)
         return
     codes = _codes(compile(mutant.source, f"{mutant.module}.py", "exec"))
     owners = [("", loaded)] + [(f"{name}.", one) for name, one in vars(loaded).items() if isinstance(one, type)]
@@ -216,6 +220,23 @@ def _plant(mutant: Mutant) -> None:
                 new = codes.get(prefix + name)
                 if new is not None:
                     function.__code__ = new
+
+
+def _functions(scope: dict[str, object]) -> Iterator[types.FunctionType]:
+    for value in scope.values():
+        if isinstance(value, types.FunctionType):
+            yield value
+        elif isinstance(value, type):
+            yield from (one for one in vars(value).values() if isinstance(one, types.FunctionType))
+
+
+def _default_names(module: str, function: str) -> set[str]:
+    """The constants that stand as default values in the head of a function."""
+    tree = ast.parse((BOOT / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == function.rpartition(".")[2]:
+            return {one.id for one in node.args.defaults if isinstance(one, ast.Name)}
+    return set()
 
 
 @dataclass
@@ -300,6 +321,8 @@ class Run:
                 del running[pid]
                 if said == b"none":
                     self.survivors.append(mutant)
+                    if mutant.name not in EQUIVALENT:
+                        print(f"    {mutant.name}", flush=True)
                 else:
                     at = int(said) if said.isdigit() else -1
                     kills[at] = kills.get(at, 0) + 1
@@ -365,8 +388,6 @@ def main() -> int:
     took = time.monotonic() - began
     known = [one for one in run.survivors if one.name in EQUIVALENT]
     left = [one for one in run.survivors if one.name not in EQUIVALENT]
-    for one in left:
-        print(f"    {one.name}")
     wrong = [name for name in EQUIVALENT if name in run.killed]
     gone = [name for name in EQUIVALENT if name.split(".")[0] in run.tried and name not in run.killed]
     gone = [name for name in gone if name not in [one.name for one in known]]

@@ -44,6 +44,11 @@ TESTS = {
     "ledger": (*_ENGINE_TESTS, "tests/test_ledger_model.py"),
     "suit": (*_DOCUMENT_TESTS, *_ENGINE_TESTS),
     "cose": (*_DOCUMENT_TESTS, "tests/test_keyset_tuf.py", *_ENGINE_TESTS),
+    "image": ("tests/pure/test_image.py", "tests/test_image_agreement.py", "tests/test_port.py", *_ENGINE_TESTS),
+    "port": ("tests/test_port.py",),
+    "ed25519": ("tests/test_ed25519.py",),
+    "sha512": ("tests/test_sha512.py", "tests/test_ed25519.py"),
+    "sha512_native": ("tests/test_sha512.py",),
     "keyset": (*_DOCUMENT_TESTS, "tests/test_keyset_tuf.py", *_ENGINE_TESTS),
 }
 """Tests that cover a module; every other module: `_ENGINE_TESTS`."""

@@ -3,7 +3,7 @@
 Each text occurs exactly once in its module. scripts/seeded_bugs.py shows that every one is caught.
 """
 
-ENGINE, LEDGER, OTADATA, RECORDS, IMAGE, SUIT, KEYSET, FLASH, COSE, ED25519 = (
+ENGINE, LEDGER, OTADATA, RECORDS, IMAGE, SUIT, KEYSET, FLASH, COSE, ED25519, SHA512, NATIVE, PORT = (
     "engine",
     "ledger",
     "otadata",
@@ -14,6 +14,9 @@ ENGINE, LEDGER, OTADATA, RECORDS, IMAGE, SUIT, KEYSET, FLASH, COSE, ED25519 = (
     "flash",
     "cose",
     "ed25519",
+    "sha512",
+    "sha512_native",
+    "port",
 )
 
 BUGS = [
@@ -584,6 +587,130 @@ BUGS = [
         "    if command == _VENDOR and value != identity.vendor:\n",
         "    if False:\n",
         "vendor not compared",
+        "",
+    ),
+    (SUIT, "value not in identity.classes:", "False:", "class not compared", ""),
+    (SUIT, "value != identity.device:", "False:", "device identifier not compared", ""),
+    (
+        SUIT,
+        "    if actual != digest:\n",
+        "    if False:\n",
+        "manifest not compared with the digest that was signed",
+        "",
+    ),
+    (SUIT, "    if digest in keyset.revoked_manifests:\n", "    if False:\n", "revoked manifest installs", ""),
+    (
+        SUIT,
+        "    if not signers:\n        raise Refused(reasons.KEY_RIGHTS)\n",
+        "",
+        "rights of the signer not asked for",
+        "",
+    ),
+    (
+        SUIT,
+        "    if command == _USE_BEFORE and state is not None and now >= value:\n",
+        "    if False:\n",
+        "use-before not judged",
+        "",
+    ),
+    (
+        SUIT,
+        "        if not _matches(value, running) and (running or part.component != APP):\n",
+        "        if False:\n",
+        "version that ties the components not judged",
+        "",
+    ),
+    (
+        SUIT,
+        "        if key != _SIZE and key not in part.done:\n",
+        "        if False:\n",
+        "parameter that no condition asks for",
+        "",
+    ),
+    (KEYSET, "    if new.environment != old.environment:\n", "    if False:\n", "environments mixed", ""),
+    (
+        KEYSET,
+        "        return now >= self.expires\n",
+        "        return now > self.expires + 86400\n",
+        "expires a day late",
+        "",
+    ),
+    (
+        KEYSET,
+        "        if roles.get(key_id, role or None) not in (role, 0):\n",
+        "        if False:\n",
+        "key id used again in another role",
+        "",
+    ),
+    (
+        KEYSET,
+        "    if new.issued_at < old.issued_at:  # the time floor of the device never goes back\n",
+        "    if False:\n",
+        "key set from before the last one",
+        "",
+    ),
+    # -- Ed25519 and SHA-512 ---------------------------------------------------------------------------------------
+    (ED25519, "u == 0 or yy == 0 or (u + yy * v) % P == 0:", "False:", "keys of small order", ""),
+    (ED25519, " or s >= L:\n", ":\n", "signature that was made longer by L", ""),
+    (
+        ED25519,
+        "    return x % P == 0 and (y - z) % P == 0\n",
+        "    return x % P == 0\n",
+        "half of the last comparison",
+        "",
+    ),
+    (
+        NATIVE,
+        "        x += (e >> 14 | el << 18) ^",
+        "        x += (e >> 13 | el << 19) ^",
+        "machine code rotates by one too few",
+        "",
+    ),
+    (ED25519, "    if y >= P or ", "    if ", "encodings that are not canonical", ""),
+    (SHA512, "        if state == _ABC:\n", "        if True:\n", "machine code not checked before use", ""),
+    (
+        SHA512,
+        "    except Exception:\n        pass  # no emitter",
+        "    except MemoryError:\n        pass  # no emitter",
+        "no way back to portable code",
+        "",
+    ),
+    (SHA512, "x >> 14 ^ x >> 18 ^ x >> 41", "x >> 14 ^ x >> 18 ^ x >> 40", "portable code rotates by one too few", ""),
+    (SHA512, "bytes((111 - fill) % 128)", "bytes((112 - fill) % 128)", "padding one byte too long", ""),
+    # -- what a second look at the engine mended -------------------------------------------------------------------
+    (
+        ENGINE,
+        "            self._drop(reasons.INTERRUPTED)\n",
+        "            self._drop(reasons.ENGINE_FAULT)\n",
+        "an interrupted install bans the image",
+        "",
+    ),
+    (
+        ENGINE,
+        "                        state.degraded = reasons.TARGET_LOST\n",
+        "                        pass\n",
+        "a lost pair is not said",
+        "lost-ledger-with-pairs",
+    ),
+    (
+        ENGINE,
+        "            elif code and not is_blank(port.fw[slot], 0):\n",
+        "            elif code and state.phase == log.IDLE and not is_blank(port.fw[slot], 0):\n",
+        "forbidden idle image kept while a download runs",
+        "",
+    ),
+    (
+        PORT,
+        "        chip = self.config.CHIP\n        if chip not in _REVISION:\n",
+        "        chip = 0\n        if chip not in _REVISION:\n",
+        "revision of every chip read like an ESP32's",
+        "",
+    ),
+    (
+        IMAGE,
+        "(revision >= 0 and not least <= revision <= (most or _NO_LIMIT))",
+        "False",
+        "chip revision not compared",
         "",
     ),
 ]
