@@ -11,7 +11,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hawkbit lint format typecheck bench bench-server powercut powercut-full seeded-bugs drills fuzz requirements audit docs lock clean
+.PHONY: help setup demo test test-hawkbit lint format typecheck bench bench-server powercut powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,13 +68,16 @@ bench-server: $(READY) ## load on the update server, against its goals
 	PYTHONPATH=tools:host_sim $(BIN)/python bench/bench_server.py
 
 powercut: $(READY) ## cut the power at every flash state (minutes)
-	$(BIN)/python -m sekisho_sim.campaign --evidence docs/evidence
+	$(BIN)/python -m sekisho_sim.campaign --minutes 12 --evidence docs/evidence
 
-powercut-full: $(READY) ## the same with every torn shape and every second cut (long)
-	$(BIN)/python -m sekisho_sim.campaign --full --evidence docs/evidence
+powercut-full: $(READY) ## the same with every second cut (hours; goes on where it was stopped)
+	$(BIN)/python -m sekisho_sim.campaign --full --checkpoint build/powercut-full.jsonl --evidence docs/evidence
 
 seeded-bugs: $(READY) ## break boot/ on purpose, bug by bug: all must be caught
 	$(BIN)/python scripts/seeded_bugs.py
+
+mutation: $(READY) ## change boot/ operator by operator: which change does no test notice?
+	$(BIN)/python scripts/mutation.py
 
 drills: $(READY) ## play the runbooks (docs/runbooks) on simulated devices
 	$(BIN)/python -m pytest -q -n 2 tests/drills
@@ -87,9 +90,11 @@ test-hawkbit: $(READY) ## the tests of the device API against the real Eclipse h
 
 requirements: $(READY) $(NODE) ## run the tests and write docs/requirements.md
 	$(BIN)/python scripts/requirements.py
+	@$(BIN)/python scripts/evidence.py
 
 docs: $(READY) ## write the pages that are generated from the code
 	$(BIN)/python scripts/docs.py
+	@$(BIN)/python scripts/evidence.py
 
 audit: $(READY) ## known vulnerabilities, SBOM and licences of what the tools run on
 	$(BIN)/python scripts/audit.py

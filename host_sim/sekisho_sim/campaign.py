@@ -352,7 +352,14 @@ class Broken(Exception):  # noqa: N818 (a verdict, not a fault of ours)
 
 
 def provable(data: bytes) -> tuple[int, int]:
-    """The counters that the ledger's bytes prove (docs/flash-format.md): maximum over all valid records 3 and 14."""
+    """The counters that the ledger's bytes prove (docs/flash-format.md): maximum over all valid records 3 and 14.
+
+    Slot records prove none here, though the engine asks them when both banks are gone. A cut tears one sector, so it
+    never takes both banks: from the first record on, whatever is cut, one bank must go on proving the counters. And a
+    slot record proves something only with the signature of its envelope and the digest of the running image, as the
+    engine checks them; to take its number as it stands would be weaker than the design. That a device whose banks were
+    both lost finds its counters again is asked for otherwise, by the scenarios `lost-ledger`: their goal names them.
+    """
     fw = app = 0
     start = TABLE["sekisho"].offset
     for at in range(start, start + 2 * SECTOR, 64):
