@@ -172,6 +172,8 @@ class DdiServer(BadServer):
             status = body["status"]
             text = " ".join(status["details"])
             where = "" if what[0] == "deploymentBase" else what[0] + " "
+            progress = status["result"].get("progress")
+            text += f", {progress['cnt']} of {progress['of']}" if progress else ""
             self.log.append(f"{where}{what[1]} {status['execution']} {status['result']['finished']} ({text})")
             if status["execution"] == "closed" and not self.feedback:
                 self.kind = ""

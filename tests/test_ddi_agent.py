@@ -32,7 +32,7 @@ def on_cpython(*arguments: str) -> str:
 
 
 def on_micropython(*arguments: str) -> str:
-    return micropython.run(f"from device import ddi_cases; ddi_cases.main(*{arguments!r})", heap="240k")
+    return micropython.run(f"from device import ddi_cases; ddi_cases.main(*{arguments!r})", heap="280k")
 
 
 @pytest.fixture(scope="module", params=[on_cpython, on_micropython])

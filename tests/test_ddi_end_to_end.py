@@ -78,6 +78,7 @@ def test_an_order_goes_from_assignment_to_confirmation(lamp: Lamp) -> None:
     told = lamp.fleet.history(lamp.name, action)
     for kind in ("download", "downloaded", "running", "finished"):
         assert kind in [entry[0] for entry in told], told
+    assert [words[:14] for _, words in told if "Downloaded" in words] == ["Downloaded 25%", "Downloaded 75%"]
 
 
 @pytest.mark.requirement("UPE13", "UPE14", "UPE07")

@@ -92,7 +92,7 @@ class Agent:
         self._since = time.ticks_ms()  # start, or the last failure of a release
         self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
         self._packed: dict = {}  # component -> form of its payload, see `payload`
-        self._offset = 0
+        self._offset = self._quarter = 0
         self._piece = bytearray(SECTOR)
 
     # -- one look at the server ------------------------------------------------------------------
@@ -294,6 +294,9 @@ class Agent:
         """The head of the answer to a GET from byte *start* on."""
         return await http.get(url, start, etag, ca=self.ca)
 
+    async def _progress(self) -> None:
+        """Called at each quarter of a payload (`_quarter`), while its connection is open."""
+
     async def _payload(self, target, offset: int) -> None:
         """Brings one payload into its slot from *offset* on, over as many connections as it takes."""
         form, unpacker = self._form(target), None
@@ -306,6 +309,7 @@ class Agent:
             unpacker = Unpacker(form, target.size, offset, lambda at, view: write(target.component, at, view))
             offset = 0  # a packed payload can only be read from its beginning
         self._offset = offset
+        self._quarter = offset * 4 // form.size
         failures = 0
         while self._offset < form.size:
             before = self._offset
@@ -351,6 +355,9 @@ class Agent:
                 self._offset += size
                 if self._offset % _PROGRESS == 0 or self._offset == total:
                     self.say("sekisho: fetched %d of %d bytes" % (self._offset, total))
+                    if self._quarter < self._offset * 4 // total < 4:
+                        self._quarter = self._offset * 4 // total
+                        await self._progress()
         finally:
             response.close()
 

@@ -40,6 +40,7 @@ MAX_JSON = const(12288)  # bytes of an answer; ten artifacts with all of hawkBit
 MAX_FILES = const(24)  # artifacts of one action
 MIN_SLEEP = const(30)  # s; what a server asks for is brought into these limits
 MAX_SLEEP = const(86400)
+TLS_ROOM = const(60000)  # bytes of ESP-IDF's heap that must be free for a second connection during a download
 MAX_LOGINS = const(3)  # times one request is sent: as it is, with the challenge signed, and once enrolled
 FINAL = (400, 404, 405, 410, 422)  # answers to feedback after which sending it again is of no use
 
@@ -382,15 +383,24 @@ class Agent(agent.Agent):
         del self._job["final"]
         self._save()
 
-    async def _say(self, execution: str, text: str, code: int = 0) -> None:
+    async def _say(self, execution: str, text: str, code: int = 0, quarters: int = 0) -> None:
         """Tells the server how far the action is, each thing once; it may fail."""
         if self._said.get(execution) == (code, text):
             return
         self._said[execution] = (code, text)
         try:
-            await self._call("POST", self._job["url"], _status(execution, "none", code, text))
+            await self._call("POST", self._job["url"], _status(execution, "none", code, text, quarters))
         except http.Failed as failed:
+            if quarters and failed.status in (404, 410):
+                raise http.Failed(RETRY_LATER, "the server takes the action back", MIN_SLEEP)
             self.say("sekisho: not told: %s (%s)" % (text, failed.detail))
+
+    async def _progress(self) -> None:
+        """Told where there is memory for a second connection; the words are those that gooseBit looks for."""
+        gc.collect()
+        if not self.ca or _room_for_tls():
+            await self._say("proceeding", "Downloaded %d%%" % (25 * self._quarter), 0, self._quarter)
+            self._line.close()
 
     # -- an order --------------------------------------------------------------------------------
     async def _read(self, href: str, what: str) -> str:
@@ -572,9 +582,23 @@ class Agent(agent.Agent):
             self._line.close()
 
 
-def _status(execution: str, finished: str, code: int, text: str) -> dict:
+def _status(execution: str, finished: str, code: int, text: str, quarters: int = 0) -> dict:
     details = ["".join([c if " " <= c <= "~" else "?" for c in text])[:480]]
-    return {"status": {"execution": execution, "result": {"finished": finished}, "code": code, "details": details}}
+    result: dict = {"finished": finished}
+    if quarters:
+        result["progress"] = {"cnt": quarters, "of": 4}
+    return {"status": {"execution": execution, "result": result, "code": code, "details": details}}
+
+
+def _room_for_tls() -> bool:
+    """A connection takes about 26 KB of ESP-IDF's heap, the largest block of it 17 KB; twice that is to stay free."""
+    try:
+        from esp32 import HEAP_DATA, idf_heap_info
+
+        heaps = idf_heap_info(HEAP_DATA)
+    except ImportError:
+        return True
+    return sum([heap[1] for heap in heaps]) >= TLS_ROOM and max([heap[2] for heap in heaps]) >= TLS_ROOM // 3
 
 
 def _crc(text: str) -> int:

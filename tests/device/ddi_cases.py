@@ -72,6 +72,7 @@ async def everything(base: str) -> None:
     await first_contact(base)
     await deployments(base)
     await results(base)
+    await progress(base)
     await people(base)
     await cancelling(base)
     await confirming(base)
@@ -229,6 +230,22 @@ async def results(base: str) -> None:
 
 def crash():
     raise OSError("power")
+
+
+async def progress(base: str) -> None:
+    for how in ("", "status-500", "status-404"):
+        await start(base, kind="deployment", payload_path="status/500")
+        agent = device(base)
+        await look(agent)
+        await do(base, feedback=how)
+        agent._quarter = 2
+        try:
+            await agent._progress()
+            outcome = "goes on"
+        except Refused as refused:
+            outcome = name(refused.code)
+        heard = str((await http.fetch(base + "/log/x", 4096))[0], "utf-8")
+        print("progress", how or "heard", "=", outcome, "|", heard)
 
 
 async def people(base: str) -> None:
