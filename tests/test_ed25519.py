@@ -465,3 +465,7 @@ gc.threshold(-1)
 print(free <= {PEAK} + 64, ed25519.verify(public, message, signature))
 """
     assert micropython.run(program, heap="160k") == "True True\n"
+
+
+def test_the_answer_that_machine_code_must_give_is_that_of_the_portable_code() -> None:
+    assert ed25519._answer(ed25519.portable_joint) == ed25519._RIGHT

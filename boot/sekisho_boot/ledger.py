@@ -11,7 +11,7 @@ from struct import pack, unpack_from
 
 from micropython import const
 
-from .flash import PAGE, SECTOR, put, same
+from .flash import PAGE, SECTOR, put
 from .reasons import FLASH, LEDGER_VERSION, Refused
 
 VERSION = const(1)
@@ -238,10 +238,11 @@ class Ledger:
 
     def _level(self) -> bool:
         """True if both banks hold the same bytes."""
-        page = bytearray(PAGE)
+        one, other = bytearray(PAGE), bytearray(PAGE)
         for off in range(0, SECTOR, PAGE):
-            self.part.read(off, page)
-            if not same(self.part, SECTOR + off, page):
+            self.part.read(off, one)
+            self.part.read(SECTOR + off, other)
+            if one != other:
                 return False
         return True
 
