@@ -52,6 +52,7 @@ class Device:
     def order(self, action: str, counter: int = 1, **changes: Any) -> bytes:
         members: dict[int, Any] = {1: orders.ACTIONS[action][0], 2: DEVICE, 4: ISSUED + YEAR, 6: counter}
         members.update({int(name[1:]): value for name, value in changes.items()})
+        members = {number: value for number, value in members.items() if value is not None}
         return cose.sign1(cose.encode(members), signer("operator"), attached=True)
 
     def bring(self, made: release.Release, pieces: int = 1000) -> None:

@@ -124,6 +124,29 @@ def offline():
     return _agent.door
 
 
+def folder(path: str) -> None:
+    """Has the folder *path* looked at, now and before each look at the server, for example one of an SD card that the
+    application has mounted. The module `card` says what may be in it."""
+    door = offline()
+    from .card import Card
+
+    _agent.card = Card(door, path)  # type: ignore[union-attr, unreachable]
+    _agent.call()  # type: ignore[union-attr]
+
+
+def serial(source, target=None) -> None:
+    """Has the serial line *source* (a stream that can be polled; *target* where it is written to, if elsewhere)
+    answered, where the interface `serial` is open. See the module `line`. Raises OSError where it is closed."""
+    import asyncio
+
+    door = offline()
+    if not _agent.duties or "serial" not in _agent.duties.reporter.open:  # type: ignore[union-attr, unreachable]
+        raise OSError("the interface serial is closed")
+    from .line import Line  # type: ignore[unreachable]
+
+    _agent.line = asyncio.create_task(Line(door, source, target or source).serve())  # type: ignore[union-attr]
+
+
 async def restart() -> None:
     """Restarts after the drain hooks."""
     await _restart()
@@ -292,7 +315,10 @@ def _begin_duties() -> None:
             return
         from .duties import Duties
 
-        Duties(engine(), _decision).start(_agent)
+        duties = Duties(engine(), _decision)
+        duties.start(_agent)
+        if "serial" in duties.reporter.open:
+            serial(sys.stdin.buffer, sys.stdout.buffer)
     except Exception as error:
         _print_exception(error)
         print("sekisho: no orders, no event log")

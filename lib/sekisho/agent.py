@@ -82,6 +82,8 @@ class Agent:
         self.say = say
         self.duties = None  # `duties.Duties`: orders, policy, event log
         self.door = None  # `door.Door`: releases that people bring
+        self.card = None  # `card.Card`: a folder with files that people bring
+        self.line = None  # the task that answers the serial line
         self.busy = False  # while a release is taken from the server
         self._called = asyncio.Event()
         self.result = NOTHING
@@ -440,6 +442,8 @@ class Agent:
 
     async def _look(self) -> int:
         try:
+            if self.card:
+                await self.card.visit()
             if not self._due():
                 await self.online()
                 self._wind()

@@ -51,7 +51,7 @@ class Door:
         if duties is None:
             raise Refused(DISABLED)  # a small stock image has no orders
         code = duties.judge(document, self.agent)
-        if duties.due():
+        if duties.due() or duties.wanted():
             self.agent.call()
         return code
 

@@ -113,6 +113,18 @@ class Duties:
         """Whether something of this takes effect with a restart."""
         return self.orders.restart or self.restart
 
+    def wanted(self) -> bool:
+        """Whether a report is still to be made that an order asked for."""
+        return self.record.get(record.WANTED) is not None
+
+    def report_document(self) -> bytes:
+        """The last report that an order asked for; b"" where there is none."""
+        try:
+            with open(REPORT, "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
     def reload(self, agent) -> None:
         """Lets the agent go on with the settings as they are now, after a restart where it takes one."""
         options = settings.load()

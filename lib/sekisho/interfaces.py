@@ -38,8 +38,7 @@ def apply(open_ones) -> list:
     for name, active in (("bluetooth", _bluetooth), ("access-point", _access_point)):
         if active(name in open_ones):
             found.append(name)
-    if "console" in open_ones:
-        found.append("console")
+    found += [one for one in ("console", "serial") if one in open_ones]  # whoever serves them asks here
     return found
 
 

@@ -44,7 +44,7 @@ KEEP = None  # as secure default: `restore` leaves the value as it is
 
 MAX_TEXT = const(256)
 
-INTERFACES = ("repl", "webrepl", "ctrl-c", "console", "bluetooth", "access-point")
+INTERFACES = ("repl", "webrepl", "ctrl-c", "console", "serial", "bluetooth", "access-point")
 
 # (name, kind, limits, default, secure default, who, when it takes effect). The comment before each is its meaning.
 SCHEMA = (

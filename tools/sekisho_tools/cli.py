@@ -26,6 +26,7 @@ GROUPS = {
     "log": "Look at the signing log: who signed what, when, with which key.",
     "release": "Make, look at and verify signed releases.",
     "order": "Have devices do something: settings, approvals, rollback, wipe; signed by an operator.",
+    "update": "Bring releases and key sets to a device by hand: serial line or card.",
     "report": "Verify the signed reports of devices.",
     "events": "Look at the event logs of devices.",
     "settings": "Look at the settings that devices have, and at backups of them.",

@@ -12,6 +12,7 @@ from uuid import UUID
 import typer
 
 from .. import cose, keys
+from .. import line as lines
 from .. import order as orders
 from ..errors import ToolError
 from ..files import read_file, write_atomic
@@ -110,16 +111,54 @@ def inspect(
         typer.echo(f"{name:16} {value}")
 
 
+Port = Annotated[str | None, typer.Option("--port", metavar="PORT", help="Serial port of a device: /dev/ttyUSB0.")]
+Baud = Annotated[int, typer.Option(min=300, help="Bits per second of the port.")]
+
+
 @app.command(epilog="Example: sekisho order send poll.cose --site site --device 7e0c5a9e-4a0e-5d0b-9a75-0f0e5a0f9d0c")
 def send(
     order: OrderFile,
-    site: Annotated[Path, typer.Option(help="Static directory that devices ask (see `publish`).")],
-    device: Annotated[list[UUID], typer.Option(help="Device that is to find it; may be given several times.")],
+    site: Annotated[Path | None, typer.Option(help="Static directory that devices ask (see `publish`).")] = None,
+    device: Annotated[
+        list[UUID] | None, typer.Option(help="Device that is to find it; may be given several times.")
+    ] = None,
+    port: Port = None,
+    baud: Baud = lines.BAUD,
+    report: Annotated[
+        Path | None, typer.Option(help="With --port and an order `report`: write the signed report here.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="With --report: write the event log here.")] = None,
 ) -> None:
-    """Put a signed order where devices look for orders. On SD or over the serial line the same file does."""
+    """Hand over a signed order: to the static directory that devices ask, or to a device at a serial port."""
     document = read_file(order, "order", _MAX)
-    for one in device:
-        typer.echo(f"Wrote {orders.send(document, site, one)}.")
+    if (port is None) == (site is None or not device):
+        raise ToolError("ORDER", "Say where to: --site with --device, or --port.")
+    if port is None:
+        for one in device or []:
+            typer.echo(f"Wrote {orders.send(document, site or Path(), one)}.")
+        return
+    signed = orders.parse(document)
+    if isinstance(signed, orders.Order):
+        raise ToolError("COSE", "This order is not signed yet.")
+    with lines.Line(lines.open_port(port, baud)) as line:
+        told = line.hello()
+        line.order(document)
+        typer.echo(f"{told.device}: obeyed.")
+        for target, what in ((report, lines.device.REPORT), (log, lines.device.LOG)):
+            if target is not None:
+                write_atomic(target, line.read(what))
+                typer.echo(f"Wrote {target}.")
+
+
+@app.command(epilog="Example: sekisho order nonce --port /dev/ttyUSB0")
+def nonce(
+    port: Annotated[str, typer.Option("--port", metavar="PORT", help="Serial port of a device: /dev/ttyUSB0.")],
+    baud: Baud = lines.BAUD,
+) -> None:
+    """Ask a device at a serial port for the number that an order to it may carry, once."""
+    with lines.Line(lines.open_port(port, baud)) as line:
+        told = line.hello()
+        typer.echo(f"{told.device} {line.nonce()}")
 
 
 @app.command(epilog="Example: sekisho order status poll.cose --report lamp.report")
