@@ -111,14 +111,20 @@ def _recode(todo, k, bits, width, code):
         k = -k
         code ^= 1
     full = 1 << width
+    if not k >> 136:
+        bits = min(bits, 136)
     while k:
-        data = (k & (1 << bits) - 1).to_bytes(bits // 8 + 2, "little")
+        data = (k & (1 << bits) - 1).to_bytes(bits // 8 + 4, "little")
         k >>= bits
         i = carry = 0
         while i <= bits:
-            d = (data[i >> 3] | data[(i >> 3) + 1] << 8) >> (i & 7)
-            if d & 1 == carry:
+            d = (data[i >> 3] | data[(i >> 3) + 1] << 8 | data[(i >> 3) + 2] << 16) >> (i & 7)
+            skip = d ^ -carry | 4096  # bits equal to the carry are skipped, twelve at most
+            while not skip & 1:
+                skip >>= 1
+                d >>= 1
                 i += 1
+            if d & 1 == carry:
                 continue
             d = (d & full - 1) + carry
             carry = d >> width - 1

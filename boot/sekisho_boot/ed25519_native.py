@@ -31,23 +31,22 @@ _ADD = [_FIRST + sign[0] + _C + d + _E + sign[1] + _LAST for d in _D for sign in
 
 
 @micropython.viper
-def load(number: int, data, at: int):
-    """Take 32 bytes of *data* from *at* on, least significant first."""
+def load(number: int, data, at: int, count: int):
+    """Take *count* numbers of 32 bytes, least significant first, out of *data* from *at* on."""
     o = ptr16(uint(ptr8(_room)) + number * 40)
     p = ptr8(uint(ptr8(data)) + at)
-    word = 0
-    bits = 0
-    at = 0
-    i = 0
-    while i < 20:
-        while bits < 13 and at < 32:
-            word |= p[at] << bits
-            at += 1
-            bits += 8
-        o[i] = word & 8191
-        word >>= 13
-        bits -= 13
-        i += 1
+    while count > 0:
+        i = 0
+        at = 0
+        while i < 19:
+            j = at >> 3
+            o[i] = (p[j] | p[j + 1] << 8 | p[j + 2] << 16) >> (at & 7) & 8191
+            at += 13
+            i += 1
+        o[19] = (p[30] | p[31] << 8) >> 7
+        o = ptr16(uint(o) + 40)
+        p = ptr8(uint(p) + 32)
+        count -= 1
 
 
 @micropython.viper
@@ -129,27 +128,27 @@ def _run():
             c18 = uint(0)
             while i < 20:
                 x = uint(a[i])
-                y = x * b0 + c0
+                y = b0 * x + c0
                 low[i] = int(y & 8191)
-                c0 = x * b1 + c1 + (y >> 13)
-                c1 = x * b2 + c2
-                c2 = x * b3 + c3
-                c3 = x * b4 + c4
-                c4 = x * b5 + c5
-                c5 = x * b6 + c6
-                c6 = x * b7 + c7
-                c7 = x * b8 + c8
-                c8 = x * b9 + c9
-                c9 = x * b10 + c10
-                c10 = x * b11 + c11
-                c11 = x * b12 + c12
-                c12 = x * b13 + c13
-                c13 = x * b14 + c14
-                c14 = x * b15 + c15
-                c15 = x * b16 + c16
-                c16 = x * b17 + c17
-                c17 = x * b18 + c18
-                c18 = x * b19
+                c0 = b1 * x + c1 + (y >> 13)
+                c1 = b2 * x + c2
+                c2 = b3 * x + c3
+                c3 = b4 * x + c4
+                c4 = b5 * x + c5
+                c5 = b6 * x + c6
+                c6 = b7 * x + c7
+                c7 = b8 * x + c8
+                c8 = b9 * x + c9
+                c9 = b10 * x + c10
+                c10 = b11 * x + c11
+                c11 = b12 * x + c12
+                c12 = b13 * x + c13
+                c13 = b14 * x + c14
+                c14 = b15 * x + c15
+                c15 = b16 * x + c16
+                c16 = b17 * x + c17
+                c17 = b18 * x + c18
+                c18 = b19 * x
                 i += 1
             y = uint(0)
             y = (c0 & 8191) * 608 + uint(low[0]) + (y >> 13)
@@ -236,7 +235,7 @@ def _number(number: int) -> int:
 
 def power(z: int, chain: bytes) -> int:
     """As `ed25519.portable_power`."""
-    load(0, z.to_bytes(32, "little"), 0)
+    load(0, z.to_bytes(32, "little"), 0, 1)
     for i in range(0, len(chain), 4):
         a, n, b, c = chain[i : i + 4]
         run(bytes((0, 3, a, a)) + b"\x00\x03\x03\x03" * (n - 1) + bytes((0, c, 3, b)), 0)
@@ -249,10 +248,10 @@ def joint(todo: list, tables: tuple) -> tuple:
     for table in tables[4:]:
         for a, b, c, d in table:
             for value in (a, b, c, d or 2):
-                load(at, (value % P).to_bytes(32, "little"), 0)
+                load(at, (value % P).to_bytes(32, "little"), 0, 1)
                 at += 1
     for at, value in enumerate((0, 1, 1)):
-        load(at, value.to_bytes(32, "little"), 0)
+        load(at, value.to_bytes(32, "little"), 0, 1)
     double = _DOUBLE + _LAST
     for i in range(len(todo) - 1, -1, -1):
         run(double, 0)
@@ -262,8 +261,7 @@ def joint(todo: list, tables: tuple) -> tuple:
             if table > 3:
                 run(_ADD[n & 1], 16 * table - 46 + 4 * (n >> 1 & 7))
             else:
-                for at in range(3):
-                    load(14 + at, tables[0], (n >> 1 & 31) * 96 + at * 32)
+                load(14, tables[0], (n >> 1 & 31) * 96, 3)
                 run(_ADD[n & 1 | 2], 14)
             n >>= 7
     return _number(0) % P, _number(1) % P, _number(2) % P

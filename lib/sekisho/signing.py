@@ -14,9 +14,10 @@ def _times_base(k: int, blind: int) -> bytes:
     """The encoding of [k]B for 0 <= k < L; *blind* (below P, not 0) hides the divisor from Euclid's algorithm."""
     k += L * (~k & 1)  # B has order L, and only odd numbers have the regular form below
     todo = [1] * 61
+    data = (k >> 1).to_bytes(32, "little")
     for i in range(64):
         # Digits to the base 16, all odd: -15, -13, ... 15. Every position is used, so none shows.
-        d = (int(k >> 4 * i & 30) | 1) - (16 if i < 63 else 0)
+        d = (data[i >> 1] >> (i << 2 & 4) << 1 & 30 | 1) - (16 if i < 63 else 0)
         at = i % 16 * 4
         todo[at] = todo[at] << 7 | i // 16 << 4 | (abs(d) & -2) | (d < 0)
     x, y, z = joint(todo, (BASE,) * 4)
