@@ -262,7 +262,7 @@ def test_all_device_code_is_in_one_pack_that_leaves_room_on_vfs() -> None:
     assert contents == b"".join(modules.values())
     assert sum(int(size) for size, _ in rows) == len(contents)
     assert {"boot.py", "main.py", flashimage.PACK, flashimage.PACK_READER} == set(files)
-    flashimage.make_littlefs(size, {**files, "application.py": bytes(8_000)}, "vfs")
+    flashimage.make_littlefs(size, {**files, "application.py": bytes(4_000)}, "vfs")
     roomy = flashimage.device_files(source, layout.load("8MiB")["vfs"].size, "esp32")[flashimage.PACK]
     for name in flashimage.ROOMY:
         assert f"sekisho/{name}.mpy" not in modules

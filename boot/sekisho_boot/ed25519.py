@@ -1,7 +1,8 @@
 """Ed25519 verification (RFC 8032 section 5.1.7), strict and cofactorless.
 
 docs/decisions/0003-ed25519-acceptance.md says what is accepted, docs/crypto.md explains the arithmetic and proves its
-bounds. `_mul`, `_square` and `joint` fold, x = (x & M) + 19 (x >> 255), where the textbook divides by P.
+bounds. What is portable folds, x = (x & M) + 19 (x >> 255), where the textbook divides by P. Where MicroPython can make
+machine code, `ed25519_native` takes the place of `portable_joint` and `portable_power`.
 """
 
 from .ed25519_table import BASE

@@ -2,6 +2,7 @@
 
 `ed25519` imports it where it can and believes it only after a known answer. A number is 20 limbs of 13 bits in 16-bit
 slots of one array; 2^260 = 608. docs/crypto.md has the bounds: no limb, sum or product ever needs more than 32 bits.
+The array is one for all, so this is for one thread.
 """
 
 import struct
