@@ -79,7 +79,7 @@ def test_the_chip_hashes_as_fips_180_4_says(hasher: Chip) -> None:
 
 def test_the_chip_takes_numbers_as_they_are_written(field: Field) -> None:
     for value in (0, 1, P - 1, P, 2**255 - 1, 2**256 - 1, *(1 << bit for bit in range(0, 256, 7))):
-        field.chip.call(0, 3, b"\xaa" + value.to_bytes(32, "little"), 1)
+        field.chip.call(0, 3, b"\xaa" + value.to_bytes(32, "little"), 1, 1)
         assert field.get(3) == value
 
 
