@@ -206,16 +206,16 @@ def _plant(mutant: Mutant) -> None:
             scope = vars(importlib.import_module(f"sekisho_boot.{other}"))
             if other == mutant.module or scope.get(name) == value - 1:
                 scope[name] = value
-            for function in _functions(scope):
-                if name in _default_names(other, function.__qualname__):
-                    given = function.__defaults__ or ()
-                    function.__defaults__ = tuple(value if one == value - 1 else one for one in given)
+            for one_function in _functions(scope):
+                if name in _default_names(other, one_function.__qualname__):
+                    given = one_function.__defaults__ or ()
+                    one_function.__defaults__ = tuple(value if one == value - 1 else one for one in given)
         return
     codes = _codes(compile(mutant.source, f"{mutant.module}.py", "exec"))
     owners = [("", loaded)] + [(f"{name}.", one) for name, one in vars(loaded).items() if isinstance(one, type)]
     for prefix, owner in owners:
         for name, value in list(vars(owner).items()):
-            function = value.fget if isinstance(value, property) else value
+            function: object = value.fget if isinstance(value, property) else value
             if isinstance(function, types.FunctionType) and function.__module__ == loaded.__name__:
                 new = codes.get(prefix + name)
                 if new is not None:
@@ -369,6 +369,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--module", action="append", choices=MODULES, help="only this one; writes nothing")
+    parser.add_argument("--pure", action="store_true", help="only the tests in tests/pure (quick); writes nothing")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -381,7 +382,7 @@ def main() -> int:
     began = time.monotonic()
     run = Run(options.module or list(MODULES), options.workers)
     arguments = ["-q", "--no-header", "--timeout=0", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
-    pytest.main([*arguments, "--hypothesis-seed=1", *TESTS], plugins=[run])
+    pytest.main([*arguments, "--hypothesis-seed=1", *(TESTS[:1] if options.pure else TESTS)], plugins=[run])
     if run.failed or not run.tried:
         print(f"error[MUTATION]: without a mutant there is a failure: {run.failed or 'no tests'}", file=sys.stderr)
         return 1
@@ -393,7 +394,7 @@ def main() -> int:
     gone = [name for name in gone if name not in [one.name for one in known]]
     for name in [*wrong, *gone]:
         print(f"listed as without effect, but {'noticed' if name in wrong else 'not there'}: {name}")
-    if not options.module:
+    if not options.module and not options.pure:
         write(run, known, left, took)
     return 1 if left or wrong or gone else 0
 
