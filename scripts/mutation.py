@@ -298,7 +298,8 @@ class Run:
             while queue and len(running) < self.workers:
                 mutant = queue.pop(0)
                 wanted = {(module, line) for line in mutant.lines or range(2000)}
-                chosen = [at for at in numbers if not wanted.isdisjoint(reached[at])]
+                named = f"test_{module}." if mutant.constant else "-"  # a test that compares constants runs no line
+                chosen = [at for at in numbers if not wanted.isdisjoint(reached[at]) or named in items[at].nodeid]
                 # Those first that noticed much for the time they take.
                 chosen.sort(key=lambda at: took[at] / (1 + kills.get(at, 0)))
                 told, tell = os.pipe()
