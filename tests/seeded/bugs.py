@@ -3,7 +3,7 @@
 Each text occurs exactly once in its module. scripts/seeded_bugs.py shows that every one is caught.
 """
 
-ENGINE, LEDGER, OTADATA, RECORDS, IMAGE, SUIT, KEYSET, FLASH, COSE, ED25519, SHA512, NATIVE, PORT = (
+ENGINE, LEDGER, OTADATA, RECORDS, IMAGE, SUIT, KEYSET, FLASH, COSE, ED25519, SHA512, NATIVE, NATIVE_25519, PORT = (
     "engine",
     "ledger",
     "otadata",
@@ -16,6 +16,7 @@ ENGINE, LEDGER, OTADATA, RECORDS, IMAGE, SUIT, KEYSET, FLASH, COSE, ED25519, SHA
     "ed25519",
     "sha512",
     "sha512_native",
+    "ed25519_native",
     "port",
 )
 
@@ -664,6 +665,20 @@ BUGS = [
         "        x += (e >> 14 | el << 18) ^",
         "        x += (e >> 13 | el << 19) ^",
         "machine code rotates by one too few",
+        "",
+    ),
+    (
+        ED25519,
+        "        if _answer(joint) == _RIGHT:\n",
+        "        if True:\n",
+        "multiplication not checked before use",
+        "",
+    ),
+    (
+        NATIVE_25519,
+        "                x = uint(15168)\n",
+        "                x = uint(15167)\n",
+        "machine code subtracts one too many",
         "",
     ),
     (ED25519, "    if y >= P or ", "    if ", "encodings that are not canonical", ""),
