@@ -87,31 +87,54 @@ _BINARY = {
 }
 
 
+_SIGNS: dict[type, str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Is: "is",
+    ast.IsNot: "is not",
+    ast.In: "in",
+    ast.NotIn: "not in",
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.FloorDiv: "//",
+    ast.LShift: "<<",
+    ast.RShift: ">>",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.Mod: "%",
+}
+
+
 def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """What a node can be replaced with."""
     if isinstance(node, ast.Compare):
         for index, operator in enumerate(node.ops):
             changed = copy.deepcopy(node)
             changed.ops[index] = _COMPARE[type(operator)]()
-            yield "comparison", changed
+            yield f"{_SIGNS[type(operator)]} becomes {_SIGNS[_COMPARE[type(operator)]]}", changed
     elif isinstance(node, ast.BoolOp):
         changed_bool = copy.deepcopy(node)
         changed_bool.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        yield "and/or", changed_bool
+        yield "and becomes or" if isinstance(node.op, ast.And) else "or becomes and", changed_bool
     elif isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         changed_binary = copy.deepcopy(node)
         changed_binary.op = _BINARY[type(node.op)]()
-        yield "arithmetic", changed_binary
+        yield f"{_SIGNS[type(node.op)]} becomes {_SIGNS[_BINARY[type(node.op)]]}", changed_binary
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield "not", node.operand
+        yield "without not", node.operand
     elif isinstance(node, ast.Constant) and type(node.value) is int:
-        yield "constant", ast.copy_location(ast.Constant(node.value + 1), node)
+        yield f"{node.value} becomes {node.value + 1}", ast.copy_location(ast.Constant(node.value + 1), node)
     elif isinstance(node, ast.Constant) and type(node.value) is bool:
-        yield "constant", ast.copy_location(ast.Constant(not node.value), node)
+        yield f"{node.value} becomes {not node.value}", ast.copy_location(ast.Constant(not node.value), node)
     elif isinstance(node, (ast.Raise, ast.Continue, ast.AugAssign)) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ):
-        yield "statement removed", ast.copy_location(ast.Pass(), node)
+        yield "removed", ast.copy_location(ast.Pass(), node)
 
 
 class _Replace(ast.NodeTransformer):
@@ -174,7 +197,9 @@ def mutants(module: str) -> list[Mutant]:
             if isinstance(call.func, ast.Name) and call.func.id == "const" and isinstance(call.args[0], ast.Constant):
                 value, name = call.args[0].value, top.targets[0].id
                 if isinstance(value, int):
-                    add("module", "constant", top.lineno, lines=range(0), constant=(name, value + 1))
+                    add(
+                        "module", f"{value} becomes {value + 1}", top.lineno, lines=range(0), constant=(name, value + 1)
+                    )
     for name, function in owners:
         for statement in [one for one in ast.walk(function) if isinstance(one, ast.stmt) and one is not function]:
             for node in list(_own(statement)):

@@ -206,6 +206,7 @@ def test_refuses_malformed_cose_sign():
     assert why_sign(document([signer(A)], tag=18)) == "COSE"
     assert why_sign(document([signer(A)], body=EDDSA)) == "COSE"
     assert why_sign(document([signer(A)], headers={4: b"x"})) == "COSE"
+    assert why_sign(document([signer(A)], headers={b"x": []})) == "COSE"
     assert why_sign(document([signer(A)], payload=None)) == "COSE"
     assert why_sign(document([signer(A)]) + b"\0") == "CBOR"
     assert why_sign(dumps(Tag(98, [b"", NO_HEADERS, PAYLOAD, [], 0]))) == "COSE"
