@@ -236,6 +236,17 @@ def test_counts_are_limited():
     assert why_parse(m10={"c%d" % i: [0, 1] for i in range(9)}) == "LIMIT"
 
 
+def test_the_counts_inside_members_are_limited():
+    assert why_parse(m6=[{1: S1, 2: ["fw"], 3: [CLASS_A], 4: 0}]) == "LIMIT"
+    assert why_parse(m10={"fw": [3, 900, 0]}) == "LIMIT"
+    assert why_parse(m12={1: [-19], 2: [-16], 3: [-65532], 4: [0]}) == "LIMIT"
+
+
+def test_nothing_follows_the_members():
+    assert refusal(keyset.parse, document(dumps(members()))) is None
+    assert refusal(keyset.parse, document(dumps(members()) + b"\0")) == "CBOR"
+
+
 def test_the_document_fits_two_sectors():
     size = len(make(m13={1: b"x" * 6000}))
     fits = make(m13={1: b"x" * (6000 + 8160 - size)})
