@@ -82,8 +82,8 @@ seeded-bugs: $(READY) ## break boot/ on purpose, bug by bug: all must be caught
 mutation: $(READY) ## change boot/ operator by operator: which change does no test notice?
 	$(BIN)/python scripts/mutation.py
 
-drills: $(READY) ## play the runbooks (docs/runbooks) on simulated devices
-	$(BIN)/python -m pytest -q -n 2 tests/drills
+drills: $(READY) ## play the runbooks (docs/runbooks) and the flows (docs/flows) on simulated devices
+	$(BIN)/python -m pytest -v --no-header -n 2 tests/drills
 
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 	$(BIN)/python tests/fuzz/run_all.py --seconds 60

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import releases
-from helpers.fleet import CLASS, VENDOR, Sites
+from helpers.fleet import CLASS, HOST, VENDOR, Sites
 from helpers.keys import signer
 from helpers.pages import PASSPHRASE, Stage, items
 from sekisho_sim.personality import behaviour
 from sekisho_tools import keys, keyset, suit
+from sekisho_tools.hawkbit import Api
 from sekisho_tools.identity import Identity
+from sekisho_tools.server import run
+from sekisho_tools.server.options import Limits, Options
 
 from drills.conftest import EVIL, RUNBOOKS, Company, prepare
 
@@ -253,46 +260,113 @@ def test_wrong_image(company: Company) -> None:
     company.fleet.safe_and_updated(company.firmware(3), 3, company.file("keyset-2.cose"), never=(company.firmware(2),))
 
 
+@contextmanager
+def update_server(company: Company, port: int = 0) -> Iterator[run.EmbeddedServer]:
+    """The embedded server on the data in ``fleet``."""
+    free = Limits(address_reads=0, address_writes=0, device=0, failures=0)
+    with run.EmbeddedServer(company.directory / "fleet", port=port, settings=Options(limits=free)) as server:
+        yield server
+
+
 @pytest.mark.requirement("ORG05")
 def test_server_lost(company: Company) -> None:
-    device, sleeper = company.fleet.new(), company.fleet.new()
+    """The web site and the update server with its database; two devices ask the one, two the other."""
+    device, sleeper, managed, asleep = (company.fleet.new() for _ in range(4))
     roots = "--key keys/root-1.key --key keys/root-2.key"
+    login = "--user admin --password-file pw"
+    (company.directory / "pw").write_text(PASSPHRASE)
+    stage, running = company.stage, ExitStack()
+
+    def enrol(server: run.EmbeddedServer) -> None:
+        api = Api(server.url, "admin", PASSPHRASE)
+        for number, one in enumerate((managed, asleep), 1):
+            name = f"lamp-{number}"
+            made = api.call("POST", "/targets", [{"controllerId": name}])[0]
+            address = f"http://{HOST}:{server.port}"
+            one.change_settings(server=address, protocol="ddi", controller=name, token=made["securityToken"])
+        api.close()
+
+    def knows(server: run.EmbeddedServer) -> list[tuple[str, str]]:
+        """(state, firmware) of the two, as the server's own tool shows it."""
+        return [
+            (found["target"]["updateStatus"], found["attributes"].get("fw_version", ""))
+            for name in ("lamp-1", "lamp-2")
+            for found in [json.loads(stage.run(f"sekisho devices show {name} --server {server.url} {login} --json"))]
+        ]
 
     def server_is_gone() -> None:
-        company.stage.run("mkdir backup")
-        company.stage.run("cp -r site backup/site")
-        company.stage.run(f"sekisho keyset replace keyset-2.cose --previous keyset-1.cose {roots}")
-        put_release(company, 2)
-        company.stage.run(f"sekisho publish --to site --class {company.home.name} keyset-2.cose")
-        device.until("sekisho: confirmed")
-        company.stage.run("rm -r site")
-        printed = sleeper.until("sekisho: RETRY_LATER")
-        assert "release 1" in printed
-        company.stage.values["URL"] = company.sites.url
+        stage.run("mkdir backup")
+        stage.run("cp -r site backup/site")
+        stage.run("sekisho admin create admin --data fleet --password-file pw")
+        with update_server(company) as server:
+            stage.values["FLEET"] = server.url
+            enrol(server)
+            assert "NOTHING" in managed.until("sekisho: NOTHING")
+            stage.run("sekisho admin backup backup/fleet --data fleet")
+            stage.run(f"sekisho keyset replace keyset-2.cose --previous keyset-1.cose {roots}")
+            put_release(company, 2)
+            stage.run(f"sekisho publish --to site --class {company.home.name} keyset-2.cose")
+            stage.run(f"sekisho publish release-2/lamp-2.0.suit keyset-2.cose --server {server.url} {login}")
+            stage.run(f"sekisho assign lamp:2.0 lamp-1 --server {server.url} {login}")
+            for one in (device, managed):
+                one.until("sekisho: confirmed")
+                one.until("sekisho: NOTHING")
+            assert knows(server) == [("in_sync", "2"), ("unknown", "")]
+        stage.run("rm -r site fleet")
+        assert "release 1" in sleeper.until("sekisho: RETRY_LATER")
+        assert "release 1" in asleep.until("sekisho: NETWORK")
+        stage.values["URL"] = company.sites.url
 
     def devices_ask_the_old_backup() -> None:
-        printed = device.until("sekisho: SEQUENCE")
-        assert "fw slot 1, release 2" in printed
-        assert device.running() == hashlib.sha256(company.firmware(2)).hexdigest(), "an old backup takes nobody back"
-        sleeper.until("sekisho: NOTHING")
+        server = running.enter_context(update_server(company, int(stage.values["FLEET"].rpartition(":")[2])))
+        assert server.url == stage.values["FLEET"], "under the same address"
+        assert "fw slot 1, release 2" in device.until("sekisho: SEQUENCE")
+        assert "fw slot 1, release 2" in managed.until("sekisho: NOTHING")
+        for one in (device, managed):
+            assert one.running() == hashlib.sha256(company.firmware(2)).hexdigest(), "an old backup takes nobody back"
+        for one in (sleeper, asleep):
+            one.until("sekisho: NOTHING")
+        assert knows(server)[0][1] == "2", "the device has told the server what the backup did not know"
 
     def devices_recover() -> None:
-        for one in (device, sleeper):
+        for one in (device, sleeper, managed, asleep):
             one.until("sekisho: confirmed")
+            one.until("sekisho: NOTHING")
 
-    company.stage.play(
-        RUNBOOKS / "server-lost.md",
-        {
-            "server-is-gone": server_is_gone,
-            "devices-ask-the-old-backup": devices_ask_the_old_backup,
-            "devices-recover": devices_recover,
-        },
-    )
-    company.fleet.safe_and_updated(company.firmware(3), 3, company.file("keyset-2.cose"))
+    with running:
+        stage.play(
+            RUNBOOKS / "server-lost.md",
+            {
+                "server-is-gone": server_is_gone,
+                "devices-ask-the-old-backup": devices_ask_the_old_backup,
+                "devices-recover": devices_recover,
+            },
+        )
+        company.fleet.safe_and_updated(company.firmware(3), 3, company.file("keyset-2.cose"))
+        assert "lamp-1  in_sync" in stage.run(f"sekisho devices list --server {stage.values['FLEET']} {login}")
+        assert "lamp-2  in_sync" in stage.run(f"sekisho devices list --server {stage.values['FLEET']} {login}")
+
+
+DRILLS = {
+    "release-key-leaked": test_release_key_leaked,
+    "root-key-lost": test_root_key_lost,
+    "root-key-leaked": test_root_key_leaked,
+    "vulnerable-release": test_vulnerable_release,
+    "keyset-expired": test_keyset_expired,
+    "server-lost": test_server_lost,
+    "wrong-image": test_wrong_image,
+}
+"""The seven misfortunes: page -> drill."""
 
 
 def test_every_runbook_is_played_and_listed() -> None:
     pages = {page.stem for page in RUNBOOKS.glob("*.md")} - {"README"}
-    here = Path(__file__).read_text()
-    assert {page for page in pages if f'RUNBOOKS / "{page}.md"' not in here} == set()
-    assert {page for page in pages if f"({page}.md)" not in (RUNBOOKS / "README.md").read_text()} == set()
+    assert pages == set(DRILLS)
+    listed = (RUNBOOKS / "README.md").read_text()
+    for page, drill in DRILLS.items():
+        source = inspect.getsource(drill)
+        assert f'RUNBOOKS / "{page}.md"' in source
+        assert "safe_and_updated(" in source, "each drill ends with every device safe and updated"
+        assert f"({page}.md)" in listed
+        steps = [item.text for item in items(RUNBOOKS / f"{page}.md") if item.kind == "command"]
+        assert [step for step in steps if step.startswith("sekisho")], "a runbook says what to type"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from helpers.fleet import TABLE, Device
 from helpers.pages import REPO
 from sekisho_tools import flashimage, issued
 from sekisho_tools.serve import StaticServer
@@ -16,27 +13,17 @@ from drills.test_drills import put_release
 FLOWS = REPO / "docs" / "flows"
 
 
-def give_settings(company: Company, device: Device, **changes: object) -> None:
-    """A `data` file system with changed settings."""
-    values = {**json.loads(company.file("settings.json")), **changes}
-    path, row = device.world.flash_path, TABLE["data"]
-    flash = bytearray(path.read_bytes())
-    kept = {flashimage.SETTINGS: json.dumps(values).encode()}
-    flash[row.offset : row.end] = flashimage.make_littlefs(row.size, kept, "data")
-    path.write_bytes(flash)
-
-
 @pytest.mark.requirement("UPE04", "UPE06")
 def test_consumer(company: Company) -> None:
     device = company.fleet.new()
-    give_settings(company, device, update_start="user")
+    device.change_settings(update_start="user")
 
     def device_asks_its_user() -> None:
         printed = device.until("sekisho: APPROVAL")
         assert "fetched" not in printed, "nothing is fetched before the user has decided"
 
     def user_says_yes() -> None:
-        give_settings(company, device, update_start="automatic")
+        device.change_settings(update_start="automatic")
         device.until("sekisho: confirmed")
 
     company.stage.play(

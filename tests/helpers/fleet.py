@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -94,6 +95,17 @@ class Device:
         assert slot is not None, "nothing on it starts"
         data = flash.buffer[TABLE[slot].offset : TABLE[slot].end]
         return hashlib.sha256(data[: imagefile.read_structure(data).length]).hexdigest()
+
+    def change_settings(self, **changes: Any) -> None:
+        """Change settings in its `data` file system, as its owner would, and leave the other files as they are."""
+        row = TABLE["data"]
+        flash = bytearray(self.world.flash_path.read_bytes())
+        files = flashimage.read_littlefs(bytes(flash[row.offset : row.end]))
+        assert files is not None, "the device has no file system any more"
+        name = f"/{flashimage.SETTINGS}"
+        files[name] = json.dumps({**json.loads(files[name]), **changes}).encode()
+        flash[row.offset : row.end] = flashimage.make_littlefs(row.size, files, "data")
+        self.world.flash_path.write_bytes(flash)
 
     def bootable(self) -> set[str]:
         """SHA-256 (hex) of every app on it that a bootloader could start, whatever otadata says."""
