@@ -83,9 +83,9 @@ def test_a_holder_sees_what_changes_before_signing(run: Runner) -> None:
     assert shown.error == "DECLINED"
     lines = shown.out.splitlines()
     assert "version: 1 -> 2" in lines
-    assert f"- release key for fw and app, every class {key_id('release-1')}" in lines
+    assert f"- release key for fw and app, every class {key_id('release-1')} (release-1 of the test)" in lines
     assert f"+ release key for fw, every class {key_id('release-2')} (release-2 of the test)" in lines
-    assert f"+ revoked key {key_id('release-1')}" in lines
+    assert f"+ revoked key {key_id('release-1')} (release-1 of the test)" in lines
     assert "security floor of fw: 0 -> 12" in lines
     assert "note of the drafter: leak" in lines
     assert not any("root key" in line for line in lines)  # what stays is not shown
@@ -369,6 +369,33 @@ def test_a_log_whose_end_was_cut_off_is_noticed_by_the_head(run: Runner) -> None
     LOG.write_text("\n".join(lines[:-1]) + "\n")
     assert run("log verify").code == 0
     assert run(f"log verify --head {head}").error == "LOG"
+
+
+@pytest.mark.requirement("UPC11")
+def test_nothing_in_a_request_can_paint_over_what_the_holder_reads(run: Runner) -> None:
+    evil = "harmless\x1b[2K\x1b[1A\u202esecond"
+    run(DRAFT)
+    request = ceremony.read_request(Path("r"))
+    content = replace(request.content, settings={"poll\x1b[1A": evil})
+    forged = ceremony.draft(content, request.previous, request.statements, evil)
+    ceremony.write_json(Path("r2"), forged.to_json())
+    shown = run("keyset sign r2 --key keys/root-1.key --known k1.cose", answer="n\n").out
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert "harmless?[2K" in shown
+    told = request.statements[0]
+    with pytest.raises(ToolError, match="KEY_STATEMENT"):
+        keys.read_statement(replace(told, label=evil).to_dict())
+    signer = keys.open_signer("keys/release-2.key", keys.Passphrases())
+    named = replace(told, label="a\x1b[1A")
+    with pytest.raises(ToolError, match="KEY_STATEMENT"):
+        keys.read_statement(replace(named, signature=signer.sign(named.message())).to_dict())
+
+
+def test_keys_that_are_known_by_name_are_shown_by_name(run: Runner) -> None:
+    drafted = run("keyset draft r --previous k1.cose --revoke keys/release-1.pub")
+    assert f"- release key for fw and app, every class {key_id('release-1')} (release-1 of the test)" in drafted.out
+    assert "names no release key" in drafted.err
+    assert "(root-1 of the test)" in run("keyset inspect k1.cose").out
 
 
 def test_an_entry_that_a_power_cut_tore_is_made_again(run: Runner) -> None:

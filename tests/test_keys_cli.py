@@ -82,6 +82,13 @@ def test_show_and_list_need_no_passphrase(desk: Runner) -> None:
     assert shown["key_id"] in desk("keys list").out
 
 
+def test_no_terminal_is_too_narrow_for_a_key_id(desk: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [one["key_id"] for one in json.loads(desk("keys list --json").out)]
+    monkeypatch.setenv("COLUMNS", "60")
+    listed = desk("keys list").out
+    assert [one for one in ids if one not in listed] == []
+
+
 def test_list_names_a_damaged_key(desk: Runner) -> None:
     Path("keys/dev-root.key").write_text("nothing")
     Path("keys/release-1.key").unlink()

@@ -150,6 +150,8 @@ def advice(content: KeySet, now: int | None = None) -> list[str]:
             found.append("One root key alone can replace this key set; two or more make a leak survivable.")
         if spare == 0:
             found.append("Every root key is needed: if one is lost, this key set can never be replaced.")
+    if not content.release:
+        found.append("It names no release key: nothing new can be released under it.")
     if content.expires <= now:
         found.append("It has expired: devices that hold it install nothing until they get a newer one.")
     elif content.expires - now < EXPIRY_WARNING:
@@ -199,8 +201,9 @@ class Request:
         """Key id -> label of the keys whose statements came along."""
         return {statement.key_id: statement.label for statement in self.statements}
 
-    def review(self, known: bytes | None = None) -> list[str]:
+    def review(self, known: bytes | None = None, labels: Mapping[bytes, str] | None = None) -> list[str]:
         """What signing it changes, line by line, against *known*: the key set that the holder has trusted so far.
+        *labels* name keys that did not come with the request, by key id.
 
         Without *known* everything is listed as new, since the `previous` that came with the request proves nothing.
         Raises ToolError KEYSET_CONTENT when the request does not start from *known*.
@@ -209,7 +212,9 @@ class Request:
             raise ToolError(
                 "KEYSET_CONTENT", "The request does not replace the key set that you know; ask for a new request."
             )
-        return keyset.diff(keyset.decode(known) if known is not None else None, self.content, self.labels())
+        return keyset.diff(
+            keyset.decode(known) if known is not None else None, self.content, {**(labels or {}), **self.labels()}
+        )
 
     def to_json(self) -> str:
         """The text of a request file."""

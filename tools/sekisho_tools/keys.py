@@ -105,11 +105,16 @@ def read_statement(data: str | bytes | dict[str, Any], what: str = "key statemen
             signature=bytes.fromhex(fields["signature"]),
         )
         ok = statement.to_dict() == fields and statement.role in ROLES and statement.environment in ENVIRONMENTS
+        ok = ok and _good_label(statement.label) and statement.created.isprintable()
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ToolError("KEY_FORMAT", f"The {what} is not a Sekisho key statement.") from error
     if not ok or not cose.verify(statement.public_key, statement.message(), statement.signature):
         raise ToolError("KEY_STATEMENT", f"The {what} was changed after the key signed it; get the original.")
     return statement
+
+
+def _good_label(label: str) -> bool:
+    return 0 < len(label) <= MAX_LABEL and label.isprintable()
 
 
 def make_statement(signer: cose.Signer, label: str, role: str, environment: str) -> Statement:
@@ -118,7 +123,7 @@ def make_statement(signer: cose.Signer, label: str, role: str, environment: str)
         raise ToolError("KEY_ROLE", f"There is no role {role!r}; take one of {', '.join(ROLES)}.")
     if environment not in ENVIRONMENTS:
         raise ToolError("KEY_ROLE", f"There is no environment {environment!r}; take one of {', '.join(ENVIRONMENTS)}.")
-    if not 0 < len(label) <= MAX_LABEL or not label.isprintable():
+    if not _good_label(label):
         raise ToolError("KEY_LABEL", f"A label has 1 to {MAX_LABEL} printable characters.")
     created = datetime.now(UTC).replace(microsecond=0).isoformat()
     statement = Statement(signer.public_key, label, role, environment, created)
@@ -386,6 +391,12 @@ def list_keys(directory: Path) -> list[Listed]:
         except ToolError as error:
             found.append(Listed(path, None, error.code))
     return found
+
+
+def labels_in(directory: Path) -> dict[bytes, str]:
+    """Key id -> label of the keys whose statements lie in *directory*, which may be missing."""
+    found = list_keys(directory) if directory.is_dir() else []
+    return {one.statement.key_id: one.statement.label for one in found if one.statement}
 
 
 def backup(path: Path, target: Path, passphrases: Passphrases, new_passphrases: Passphrases | None = None) -> Path:

@@ -19,6 +19,7 @@ import cbor2
 from . import cose
 from . import device_code as _device_code  # makes sekisho_boot importable
 from .errors import ToolError
+from .text import printable
 
 assert _device_code
 from sekisho import orders  # noqa: E402
@@ -293,7 +294,7 @@ def diff(old: KeySet | None, new: KeySet, labels: Mapping[bytes, str] | None = N
     defaults, wanted = _settings(old), _settings(new)
     for name in sorted({*defaults, *wanted}):
         changed(f"secure default of {name}", defaults.get(name, "none") if old else None, wanted.get(name, "none"))
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _settings(content: KeySet | None) -> dict[str, str]:

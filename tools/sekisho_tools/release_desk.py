@@ -24,6 +24,7 @@ from uuid import UUID
 from . import approvals, cose, keys, keyset, packing, release, release_check, sbom, suit
 from .errors import ToolError
 from .files import read_file, require_new, write_atomic
+from .text import printable
 
 REQUEST, SIGNATURE, APPROVAL, SIDECAR = ".request", ".signature", ".approval", ".release.json"
 MAX_REQUEST = 4 << 20
@@ -138,7 +139,7 @@ def summary(envelope: bytes) -> list[str]:
                 lines += [f"text {language}: {line}" for line in value.splitlines()]
             else:
                 lines += [f"text {language}: {key} {label}: {words}" for label, words in value.items()]
-    return ["".join(char if char.isprintable() else "?" for char in line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def _ties(manifest: suit.Manifest, names: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from .. import fleet
 from ..files import write_atomic
+from ..text import printable
 from ._server import CaOption, JsonOption, PasswordOption, ServerOption, UserOption, connect
 
 app = typer.Typer(no_args_is_help=True)
@@ -21,10 +22,6 @@ def _time(milliseconds: Any) -> str:
     if not isinstance(milliseconds, int):
         return "never"
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _plain(text: Any) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in str(text))
 
 
 @app.command(
@@ -46,7 +43,9 @@ def show_list(
         typer.echo(json.dumps(found, indent=2))
         return
     for one in found:
-        typer.echo(f"{_plain(one['controllerId'])}  {one['updateStatus']}  {_time(one.get('lastControllerRequestAt'))}")
+        typer.echo(
+            f"{printable(one['controllerId'])}  {one['updateStatus']}  {_time(one.get('lastControllerRequestAt'))}"
+        )
 
 
 @app.command(
@@ -67,15 +66,15 @@ def show(
         typer.echo(json.dumps(found, indent=2))
         return
     target, installed = found["target"], found["installed"]
-    typer.echo(f"{_plain(target['controllerId'])}: {target['updateStatus']}")
+    typer.echo(f"{printable(target['controllerId'])}: {target['updateStatus']}")
     typer.echo(f"  last seen {_time(target.get('lastControllerRequestAt'))}")
     typer.echo(f"  installed {installed['name'] + ' ' + installed['version'] if installed else 'unknown'}")
     for key, value in found["attributes"].items():
-        typer.echo(f"  {_plain(key)} = {_plain(value)}")
+        typer.echo(f"  {printable(key)} = {printable(value)}")
     for action in found["actions"]:
         typer.echo(f"  action {action['id']}: {action['status']}")
         for entry in reversed(action["history"]):
-            typer.echo(f"    {_time(entry['reportedAt'])} {entry['type']} {_plain('; '.join(entry['messages']))}")
+            typer.echo(f"    {_time(entry['reportedAt'])} {entry['type']} {printable('; '.join(entry['messages']))}")
 
 
 @app.command(

@@ -16,6 +16,7 @@ from .. import config, flashimage, imagefile, layout
 from .. import libraries as bundled
 from ..errors import ToolError
 from ..files import read_file, write_atomic
+from ..text import printable
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -188,7 +189,7 @@ def _print_flash(found: dict[str, Any]) -> None:
         if "app" in row:
             content = f"MicroPython {row['app']['micropython'] or '?'}, {row['app']['sha256'][:16]}"
         elif row.get("files"):
-            names = ", ".join("".join(c if c.isprintable() else "?" for c in name) for name in row["files"])
+            names = printable(", ".join(row["files"]))
             content = f"{content}, {len(row['files'])} files: {names}"
         table.add_row(
             escape(row["label"]),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .. import keys, pkcs11_keys
@@ -59,7 +60,7 @@ def generate(
         shown = {"private": str(made.private), "public": str(made.public), **made.statement.to_dict()}
         typer.echo(json.dumps(shown, indent=2))
         return
-    typer.echo(f"Made the {environment} {role} key {made.statement.key_id.hex()}.")
+    typer.echo(f"Made the {role} key {made.statement.key_id.hex()} for the {environment} environment.")
     typer.echo(f"  private: {made.private} ({'NOT encrypted' if no_passphrase else 'encrypted'}; back it up)")
     typer.echo(f"  public:  {made.public} (hand this on)")
 
@@ -75,7 +76,8 @@ def _generate_on_token(
     if js:
         typer.echo(json.dumps({"private": uri, "public": str(public), **statement.to_dict()}, indent=2))
         return
-    typer.echo(f"Made the {environment} {role} key {statement.key_id.hex()} on the token; it never leaves it.")
+    typer.echo(f"Made the {role} key {statement.key_id.hex()} for the {environment} environment on the token.")
+    typer.echo("  private: never leaves the token, so there is no backup of it")
     typer.echo(f"  public:  {public} (hand this on)")
 
 
@@ -94,14 +96,19 @@ def list_(
     if as_json:
         typer.echo(json.dumps([_row(one) for one in listed], indent=2))
         return
-    table = Table(*(column.replace("_", " ") for column in _COLUMNS))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("File", "Key id", "Role", "Environment", "Made", "Protection", "Label"):
+        table.add_column(name, no_wrap=name != "Label", overflow="fold")
     for one in listed:
         row = _row(one)
-        table.add_row(*(str(row.get(column, "?")) for column in _COLUMNS))
-    Console().print(table)
+        words = [str(row.get(name, "?")) for name in ("key_id", "role", "environment", "created", "protection")]
+        words[3] = words[3][:10]
+        table.add_row(*map(escape, (Path(one.path).name, *words, str(row.get("label", "?")))))
+    Console(highlight=False, width=max(MIN_WIDTH, Console().width)).print(table)
 
 
-_COLUMNS = ("file", "key_id", "role", "environment", "label", "created", "protection")
+MIN_WIDTH = 100
+"""Columns of the table: a narrower terminal breaks its lines, but never a key id, which people compare."""
 
 
 def _row(one: keys.Listed) -> dict[str, Any]:
@@ -151,4 +158,4 @@ def destroy(
     else:
         statement = keys.destroy(Path(key), key_id)
     typer.echo(f"Destroyed {key} ({statement.role} key {statement.key_id.hex()}); its .pub file stays for the records.")
-    typer.echo("Destroy the backups too, and revoke the key in the next key set.")
+    typer.echo("If no backup is to stay in use: destroy those too, and revoke the key in the next key set.")

@@ -16,6 +16,7 @@ import typer
 from .. import ceremony, cose, keys, keyset, settings
 from ..errors import ToolError
 from ..files import read_file, require_new, write_atomic
+from ..text import printable
 from ._groups import grouped
 from .keys import Json, PassphraseFd
 
@@ -64,6 +65,8 @@ Log = Annotated[
 Requested = Annotated[Path, typer.Argument(metavar="REQUEST", help="A file made by `keyset draft`.")]
 KeySetFile = Annotated[Path, typer.Argument(metavar="KEYSET", help="A key set document (.cose).")]
 
+KEYS = Path("keys")
+"""Where the holder's statements usually lie: the labels in them are shown beside key ids."""
 _PARTS = {"signatures": 1, "digests": 2, "content": 3}
 
 
@@ -297,7 +300,7 @@ def _show(document: bytes, content: keyset.KeySet, labels: dict[bytes, str], as_
 def inspect(path: KeySetFile, as_json: Json = False) -> None:
     """Show what a key set says; `verify` tells whether it counts."""
     document = _read(path)
-    _show(document, keyset.decode(document), {}, as_json)
+    _show(document, keyset.decode(document), keys.labels_in(KEYS), as_json)
 
 
 @app.command(epilog="Example: sekisho keyset verify keyset-1.cose keyset-2.cose keyset-3.cose")
@@ -323,7 +326,7 @@ def diff(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one.")],
 ) -> None:
     """Show what changes from one key set to another; nothing is said about signatures."""
-    for line in keyset.diff(keyset.decode(_read(old)), keyset.decode(_read(new))):
+    for line in keyset.diff(keyset.decode(_read(old)), keyset.decode(_read(new)), keys.labels_in(KEYS)):
         typer.echo(line)
 
 
@@ -341,7 +344,7 @@ def draft(
     """Ceremony, step 1: write down what the next key set is to be, as a request for the root holders."""
     request, old = _drafted(previous, changes, note)
     ceremony.write_json(out, request.to_json())
-    for line in keyset.diff(old, request.content, request.labels()):
+    for line in keyset.diff(old, request.content, {**keys.labels_in(KEYS), **request.labels()}):
         typer.echo(line)
     typer.echo(f"content SHA-256: {request.digest}")
     typer.echo(f"Wrote {out}; send it to the root holders for `keyset sign`.")
@@ -374,13 +377,13 @@ def sign(
 ) -> None:
     """Ceremony, step 2, by each root holder, offline: review what changes, then sign it."""
     asked = ceremony.read_request(request)
-    lines = asked.review(None if known is None else _read(known))
+    lines = asked.review(None if known is None else _read(known), keys.labels_in(KEYS))
     if known is None and asked.previous is not None:
         typer.echo("Without --known nothing shows what is new, so all of it is listed.")
     for line in lines:
         typer.echo(line)
     if asked.note:
-        typer.echo(f"note of the drafter: {asked.note}")
+        typer.echo(f"note of the drafter: {printable(asked.note)}")
     typer.echo(f"content SHA-256: {asked.digest}")
     _advise(asked.content)
     if expect is not None and expect.lower() != asked.digest:
@@ -428,7 +431,7 @@ def replace(
     require_new(out)
     request, old = _drafted(previous, changes)
     document = _sign(out, request.content, request.previous, key, passphrase_fd, log)
-    for line in keyset.diff(old, request.content, request.labels()):
+    for line in keyset.diff(old, request.content, {**keys.labels_in(KEYS), **request.labels()}):
         typer.echo(line)
     typer.echo(f"Wrote {out}, {len(document)} bytes.")
     _advise(request.content)

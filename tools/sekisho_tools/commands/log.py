@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import signlog
+from ..text import printable
 from .keys import Json
 
 app = typer.Typer(no_args_is_help=True)
@@ -30,8 +31,8 @@ def verify(
         typer.echo(json.dumps({"head": last, "entries": [asdict(entry) for entry in entries]}, indent=2))
         return
     for entry in entries:
-        typer.echo(
-            f"{entry.number:4} {entry.time} {entry.who}: {entry.what}; {entry.environment} {entry.role} key "
-            f"{entry.key_id}, SHA-256 {entry.object}"
-        )
-    typer.echo(f"The chain of {len(entries)} entries holds. Head: {last}")
+        key = f"{entry.environment} {entry.role} key {entry.key_id or '(made on the device)'}"
+        typer.echo(printable(f"{entry.number:4} {entry.time} {entry.who}: {entry.what}"))
+        typer.echo(printable(f"     {key}, SHA-256 {entry.object}"))
+    count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    typer.echo(f"The chain of {count} holds. Head: {last}")

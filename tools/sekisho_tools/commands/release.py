@@ -28,6 +28,7 @@ from .. import (
 from ..errors import ToolError
 from ..files import read_file, require_new
 from ..hawkbit import Api
+from ..text import printable
 from ._groups import grouped
 from ._server import CaOption, PasswordOption, UserOption, connect
 
@@ -373,9 +374,9 @@ def _show(asked: release_desk.Request, known: Path | None) -> None:
     before = None if known is None else read_file(known, "release", release.MAX_RELEASE)
     for line in release_desk.review(asked.envelope, before):
         typer.echo(line)
-    typer.echo(f"judged as: {asked.chip}, {asked.layout}, {asked.mode}")
+    typer.echo(printable(f"judged as: {asked.chip}, {asked.layout}, {asked.mode}"))
     if asked.note:
-        typer.echo(f"note of the drafter: {asked.note}")
+        typer.echo(f"note of the drafter: {printable(asked.note)}")
     typer.echo(f"manifest SHA-256: {asked.digest.hex()}")
 
 
