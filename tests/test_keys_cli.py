@@ -82,6 +82,13 @@ def test_show_and_list_need_no_passphrase(desk: Runner) -> None:
     assert shown["key_id"] in desk("keys list").out
 
 
+@pytest.mark.parametrize("role", keys.ROLES)
+def test_a_key_of_every_role_can_be_made(run: Runner, role: str) -> None:
+    made = run(f"keys generate it --role {role} --environment development --no-passphrase")
+    assert made.code == 0, made.err
+    assert keys.load_statement("keys/it.pub").role == role
+
+
 def test_no_terminal_is_too_narrow_for_a_key_id(desk: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = [one["key_id"] for one in json.loads(desk("keys list --json").out)]
     monkeypatch.setenv("COLUMNS", "60")

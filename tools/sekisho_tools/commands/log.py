@@ -31,7 +31,7 @@ def verify(
         typer.echo(json.dumps({"head": last, "entries": [asdict(entry) for entry in entries]}, indent=2))
         return
     for entry in entries:
-        key = f"{entry.environment} {entry.role} key {entry.key_id or '(made on the device)'}"
+        key = f"{entry.role} key {entry.key_id or '(made on the device)'} ({entry.environment})"
         typer.echo(printable(f"{entry.number:4} {entry.time} {entry.who}: {entry.what}"))
         typer.echo(printable(f"     {key}, SHA-256 {entry.object}"))
     count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
