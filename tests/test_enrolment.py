@@ -94,7 +94,7 @@ def test_an_enrolment_whose_answer_was_lost_shows_at_the_next_request(fleet: Fle
     assert kept(world)[-1]["enrolment"] == ""
 
 
-@pytest.mark.requirement("UPD08")
+@pytest.mark.requirement("UPD08", "HLC05")
 def test_a_device_enrols_and_gets_a_token_of_its_own(fleet: Fleet, tmp_path: Path) -> None:
     product, world = lamp(fleet, tmp_path, "newcomer", enrolment=invited(fleet))
     console = consoles(run(world, "nothing new"))
@@ -107,6 +107,7 @@ def test_a_device_enrols_and_gets_a_token_of_its_own(fleet: Fleet, tmp_path: Pat
     assert fleet.ended("newcomer", action) == "finished"
 
 
+@pytest.mark.requirement("HLC05")
 @pytest.mark.parametrize("login", ["token", "key"])
 def test_a_one_time_token_that_was_used_is_told_and_nothing_happens(fleet: Fleet, tmp_path: Path, login: str) -> None:
     one_time = invited(fleet)
@@ -118,7 +119,7 @@ def test_a_one_time_token_that_was_used_is_told_and_nothing_happens(fleet: Fleet
     assert "enrolled" not in console
 
 
-@pytest.mark.requirement("STS01", "UPD08")
+@pytest.mark.requirement("STS01", "UPD08", "HLC05")
 def test_a_device_as_it_was_issued_is_known_at_the_server_where_it_was_registered(fleet: Fleet, tmp_path: Path) -> None:
     product = Product(tmp_path, server=fleet.url)
     product.settings = {"protocol": "ddi"}

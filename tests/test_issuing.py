@@ -329,11 +329,21 @@ def test_the_printed_code_holds_the_uri(tmp_path: Path) -> None:
     segno = pytest.importorskip("segno")
     from PIL import Image
 
-    label = labels.Label("1492af14-2569-4e48-bf42-9b2d51f2ab45", "ランプ", MAC, "2345-6789-ABCD-EFGH")
+    label = labels.Label("1492af14-2569-4e48-bf42-9b2d51f2ab45", "Lamp", MAC, "2345-6789-ABCD-EFGH")
     picture = Image.open(io.BytesIO(labels.png(label, scale=4)))
     wanted = [list(row) for row in segno.make(label.uri, error="m", micro=False).matrix_iter(border=labels.QUIET)]
     found = [[picture.getpixel((4 * x + 2, 4 * y + 2)) == 0 for x in range(len(wanted))] for y in range(len(wanted))]
     assert found == [[bool(module) for module in row] for row in wanted]
+
+
+def test_no_label_is_printed_with_boxes_for_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("PIL")
+    label = labels.Label("8d0e3c2e-8f52-4d3a-9a43-111111111111", "ランプ")
+    monkeypatch.setattr(labels, "FONTS", ())
+    with pytest.raises(ToolError, match="LABELS"):
+        labels.png(label)
+    assert labels.sheet([label]).startswith(b"%PDF"), "the sheet names a font that readers of PDF have"
+    assert labels.png(labels.Label(label.id, "Lamp & more")).startswith(b"\x89PNG")
 
 
 def test_a_sheet_has_as_many_pages_as_it_needs_and_the_same_bytes_each_time() -> None:

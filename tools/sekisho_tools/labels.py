@@ -88,15 +88,46 @@ def _modules(label: Label) -> list[list[bool]]:
     return [[bool(module) for module in row] for row in code.matrix_iter(border=QUIET)]
 
 
+FONTS = (
+    *("NotoSansCJK-Regular.ttc", "NotoSansCJKjp-Regular.otf", "ipagp.ttf", "ipag.ttf", "TakaoPGothic.ttf"),
+    *("DejaVuSans.ttf", "Arial Unicode.ttf", "YuGothR.ttc", "msgothic.ttc", "meiryo.ttc"),
+)
+"""Fonts of usual systems that have more letters than the one that Pillow brings; the first that has all is taken."""
+
+
+def _font(text: str, size: int) -> Any:
+    """A font with every letter of *text*. Raises ToolError LABELS."""
+    from PIL import ImageFont
+
+    def has_all(font: Any) -> bool:
+        nothing = bytes(font.getmask("\U0010ffff", "1"))
+        return all(sign == " " or bytes(font.getmask(sign, "1")) != nothing for sign in set(text))
+
+    font = ImageFont.load_default(size=size)
+    if has_all(font):
+        return font
+    for name in FONTS:
+        try:
+            found = ImageFont.truetype(name, size)
+        except OSError:
+            continue
+        if has_all(found):
+            return found
+    raise ToolError(
+        "LABELS",
+        f"No font here has all letters of {text[:26]!r}; install one (Debian: fonts-noto-cjk), or make the PDF sheet.",
+    )
+
+
 def png(label: Label, scale: int = 6) -> bytes:
-    """The label as a PNG of black and white; *scale* is pixels per module of the code."""
+    """The label as a PNG of black and white; *scale* is pixels per module of the code. Raises ToolError LABELS."""
     _, image, _ = _need()
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     modules = _modules(label)
     side = len(modules) * scale
-    font = ImageFont.load_default(size=scale * 4)
     lines = label.lines
+    font = _font("".join(lines), scale * 4)
     wide = max(int(font.getlength(line)) for line in lines)
     canvas = image.new("1", (side + wide + QUIET * scale, max(side, (len(lines) * 5 + 4) * scale)), 1)
     draw = ImageDraw.Draw(canvas)

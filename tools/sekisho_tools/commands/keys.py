@@ -36,7 +36,8 @@ def generate(
         str, typer.Argument(metavar="NAME", help="Name of the files NAME.key and NAME.pub, or a pkcs11: URI.")
     ],
     role: Annotated[
-        Literal["root", "release", "operator", "device", "approver"], typer.Option(help="What the key will sign; fixed for ever.")
+        Literal["root", "release", "operator", "device", "approver"],
+        typer.Option(help="What the key will sign; fixed for ever."),
     ],
     environment: Annotated[
         Literal["development", "release"],
