@@ -148,6 +148,26 @@ def test_operations_are_right_for_random_and_extreme_limbs() -> None:
             assert value(native["_room"][40:60]) % P == expected % P
 
 
+def test_signing_runs_the_same_programs_whatever_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sequence of operations; which entry of the table is loaded and added or subtracted depends on the key."""
+    from sekisho import signing
+
+    native, traces = loaded(), []
+
+    def note(program: bytes, entry: int) -> None:
+        traces[-1].append(bytes(operation for operation in program[::4]).translate(bytes((0, 1, 1, *range(3, 256)))))
+
+    monkeypatch.setitem(native, "run", note)
+    monkeypatch.setitem(native, "load", lambda number, data, at, count: traces[-1].append((number, count)))
+    monkeypatch.setattr(signing, "joint", native["joint"])
+    monkeypatch.setattr(signing, "euclid", lambda p, z, size: (0, 1))
+    for k in (0, 1, 2, 2**252, ed25519.L - 1, 0x1234567 << 200):
+        traces.append([])
+        signing._times_base(k, 1)
+    assert all(trace == traces[0] for trace in traces)
+    assert len(traces[0]) == 3 + 61 + 2 * 64
+
+
 def test_loading_takes_all_256_bits() -> None:
     native = loaded()
     for number in (0, 1, P - 1, 2**256 - 1, 0x0123456789ABCDEF << 190 | 77):

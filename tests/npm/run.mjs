@@ -18,6 +18,8 @@ function copy(from, to) {
   }
 }
 
+// Microseconds of processor time so far, for benchmarks.
+mp.registerJsModule("host", { cpu: () => { const used = process.cpuUsage(); return (used.user + used.system) % 1e9; } });
 for (const room of rooms) copy(room, "/lib");
 try {
   mp.runPython("import sys\nif '/lib' not in sys.path: sys.path.insert(0, '/lib')");
