@@ -32,8 +32,7 @@ class Fleet:
     api: Api
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """One request; on a fresh connection, since a device may have taken its time since the last."""
-        self.api.close()
+        """One request."""
         return self.api.call(method, path, body, **query)
 
     def device(self) -> dict[str, object]:
@@ -46,7 +45,6 @@ class Fleet:
         """A distribution set of one module with the named files; returns its id."""
         name = f"release-{uuid4().hex[:8]}"
         module = self.call("POST", "/softwaremodules", [{"name": name, "version": "1", "type": "os"}])[0]["id"]
-        self.api.close()
         for filename, content in files:
             self.api.upload(module, filename, content, hashlib.sha256(content).hexdigest())
         body = {"name": name, "version": "1", "type": "os", "modules": [{"id": module}]}

@@ -13,7 +13,7 @@ import ddi_sites
 import pytest
 from ddi_sites import Fleet
 from helpers.site import Product, consoles, firmware, run
-from sekisho_sim.world import World
+from sekisho_sim.world import Network, World
 
 OLD, NEW = firmware("old", 60_000), firmware("new", 150_000)
 BREAKS = "import sekisho\nsekisho.on_health(lambda: False)\nasync def main():\n    print('application starts')\n"
@@ -25,6 +25,21 @@ import sekisho
 sekisho.on_notify(lambda event, release, reason: print('people hear:', event, release, reason))
 async def main():
     pass
+"""
+
+
+ASKED = """
+import asyncio
+import sekisho
+from sekisho import policy
+heard = []
+sekisho.on_notify(lambda event, release, reason: heard.append(release))
+async def main():
+    assert not sekisho.decide(policy.APPROVE)  # nothing is offered yet
+    while not heard:
+        await asyncio.sleep(1)
+    await asyncio.sleep(5)
+    print('the user agrees:', sekisho.decide(policy.APPROVE))
 """
 
 
@@ -93,6 +108,33 @@ def test_an_image_that_fails_its_health_check_is_reported_as_an_error(fleet: Fle
     assert fleet.ended(lamp.name, action) == "error"
     assert any("HEALTH" in words for _, words in fleet.history(lamp.name, action))
     assert fleet.call("GET", f"/targets/{lamp.name}")["updateStatus"] == "error"
+
+
+def test_a_dead_access_point_during_the_trial_does_not_end_the_action(lamp: Lamp) -> None:
+    action = lamp.order()
+    world = lamp.world(speed=60)
+    run(world, "release 2 staged")
+    world.network = Network(ap=False)
+    run(world, "release 2 failed: ATTEMPTS")
+    world.network = Network()
+    console = consoles(run(world, "nothing new"))
+    assert (
+        console.index("the trial met no network") < console.index("RETRY_LATER") < console.index("sekisho: confirmed")
+    )
+    assert lamp.fleet.ended(lamp.name, action) == "finished"
+    assert "error" not in [kind for kind, _ in lamp.fleet.history(lamp.name, action)]
+
+
+@pytest.mark.requirement("UPE06", "UPE07")
+def test_a_person_is_asked_and_the_update_starts_when_they_agree(fleet: Fleet, tmp_path: Path) -> None:
+    lamp = Lamp(fleet, tmp_path, update_start="user", notify=["available"], poll=3600)
+    lamp.product.personalities.default = lamp.product.personality(application=ASKED)
+    action = lamp.order()
+    console = consoles(run(lamp.world(), "nothing new"))
+    assert "APPROVAL" in console.split("the user agrees")[0]
+    assert "staged" not in console.split("the user agrees")[0]
+    assert "sekisho: confirmed" in console
+    assert fleet.ended(lamp.name, action) == "finished"
 
 
 @pytest.mark.parametrize("at", [60, 95])

@@ -143,6 +143,21 @@ def test_tampered_payload_is_refused_and_the_old_image_stays(scene: Scene) -> No
     assert results[-1].slot == "ota_0"
 
 
+@pytest.mark.parametrize("network", [Network(ap=False), Network(key="another")], ids=["dead", "wrong password"])
+def test_a_network_that_fails_during_the_trial_costs_a_good_image_nothing_but_time(
+    scene: Scene, network: Network
+) -> None:
+    world = scene.world(Personality("new"), speed=200)
+    assert watch(world, "release 2 staged")[-1].cause == "until"
+    world.network = network
+    results = watch(world, "release 2 failed: ATTEMPTS", max_boots=30)
+    assert results[-1].cause == "until", console(results)
+    world.network = Network()
+    results = watch(world, "sekisho: confirmed", max_boots=30)
+    assert results[-1].cause == "until", console(results)
+    assert "RETRY_LATER" in console(results)
+
+
 def test_wrong_password_and_dead_server_leave_the_device_running(scene: Scene) -> None:
     for network in (Network(key="another"), Network(ap=False)):
         world = scene.world(Personality("new"), speed=200)

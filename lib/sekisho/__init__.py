@@ -103,6 +103,26 @@ def on_ask(hook) -> None:
     _ask.append(hook)
 
 
+def decide(what: int, until: int = 0, rank: int = 1) -> bool:
+    """What a person said to the release that was offered last (``available``): `policy.APPROVE`, `policy.REFUSE`, or
+    `policy.POSTPONE` until *until* (s since 1970). rank: 1 the user, 2 an administrator; who that is, the application
+    must know. False where nothing is offered, or somebody of higher rank has decided already.
+
+    Kept across restarts; without `duties` (a small stock image) only until the next.
+    """
+    if _agent is None or not _agent.offered:
+        return False
+    digest = _agent.offered  # type: ignore[unreachable]
+    if _agent.duties:
+        if not _agent.duties.record.decide(digest, what, until, rank):
+            return False
+    else:
+        _agent.decide = lambda asked: (what, until, rank) if asked == digest else None
+    _agent.again()
+    _agent.call()
+    return True
+
+
 def obey(order: bytes) -> bool:
     """An operator order that came by SD card, serial line or any other way: judged like one from the server.
 

@@ -90,6 +90,7 @@ class Agent:
         self.detail = ""
         self.failures = 0
         self._tags: dict = {}  # file of the server -> ETag of the copy that has been dealt with
+        self.offered = b""  # manifest digest of the release that is wanted of people, or was last
         self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
         self._since = time.ticks_ms()  # start, or the last failure of a release
         self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
@@ -118,6 +119,7 @@ class Agent:
 
     def _allow(self, plan) -> None:
         """Raises the reason why people's settings hold this release back for now."""
+        self.offered = plan.digest
         self.tell("available", plan.sequence, "")
         code = policy.verdict(self.options, self.decide(plan.digest), self.engine.now(), clock.trusted())
         if code:
@@ -395,6 +397,9 @@ class Agent:
             if failed.code != NOTHING:  # an answer, even if the server offers nothing
                 raise
 
+    def _reached(self, server: bool) -> None:
+        """On trial: whether the server was reached."""
+
     async def prove(self, checks=()) -> int:
         """On trial: confirms the running image once the server is reached and every check agrees.
 
@@ -406,9 +411,12 @@ class Agent:
         while True:
             try:
                 await self.reaches_server()
+                self._reached(True)
                 break
             except Refused as refused:
                 self._note(refused)
+                if refused.code == NETWORK:
+                    self._reached(False)
                 failures += 1
                 await asyncio.sleep(BREATH * min(failures, 10))
         for check in checks:

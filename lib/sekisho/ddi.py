@@ -41,6 +41,7 @@ MAX_FILES = const(24)  # artifacts of one action
 MIN_SLEEP = const(30)  # s; what a server asks for is brought into these limits
 MAX_SLEEP = const(86400)
 TLS_ROOM = const(60000)  # bytes of ESP-IDF's heap that must be free for a second connection during a download
+MAX_AGAIN = const(3)  # trials without a network before an action ends as failed
 MAX_LOGINS = const(3)  # times one request is sent: as it is, with the challenge signed, and once enrolled
 FINAL = (400, 404, 405, 410, 422)  # answers to feedback after which sending it again is of no use
 
@@ -356,7 +357,19 @@ class Agent(agent.Agent):
         if str(hexlify(digest), "utf-8") != self._job.get("digest"):
             pair = status["pair"]
             code = 0 if pair and self._job.get("sequence") in pair[1:3] else NOTHING
-        self._close(code)
+        again = self._job.get("again", 0)
+        if self._job.pop("offline", False) and kind(code) == "unproven" and again < MAX_AGAIN:
+            self._job["state"], self._job["again"] = OPEN, again + 1
+            self._save()
+            self.say("sekisho: the trial met no network; release %d is tried again" % self._job.get("sequence", 0))
+        else:
+            self._close(code)
+
+    def _reached(self, server: bool) -> None:
+        """A dead access point or server: no evidence against the image on trial, as the old one is to know."""
+        if self._job.get("state") == INSTALLING and server == bool(self._job.get("offline")):
+            self._job["offline"] = not server
+            self._save()
 
     def _close(self, code: int, detail: str = "") -> None:
         """Ends the action: what is to be said at last is kept until the server has heard it."""

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import secrets
+import select
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,8 @@ class Api:
     def request(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, bytes]:
         """One request below ``/rest/v1``; returns status and body. Raises ToolError SERVER."""
         headers = self._headers | ({"Content-Type": kind} if kind else {})
+        if self._hung_up():
+            self._connection.close()
         for attempt in (1, 2):
             try:
                 self._connection.request(method, self._root + path, body, headers)
@@ -77,6 +80,14 @@ class Api:
                 words = why(error) if isinstance(error, OSError) else str(error)
                 raise ToolError("SERVER", f"{self.url} cannot be reached: {words}.") from error
         raise AssertionError
+
+    def _hung_up(self) -> bool:
+        """Whether the connection kept open was closed meanwhile: one that waits for nothing has nothing to read."""
+        if self._connection.sock is None:
+            return False
+        poll = select.poll()
+        poll.register(self._connection.sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """One request with JSON both ways; returns the decoded answer, None where there is none."""
