@@ -306,11 +306,16 @@ async def main(app=None) -> None:
 
 def _make_agent(class_id: bytes):
     import gc
+    import sys
 
     from . import settings
 
     gc.collect()
     options = settings.load(on_trial())
+    if "sekisho_pack" in sys.modules:  # code from files lies on the heap, and this is not needed again
+        sys.modules.pop("sekisho.values", None)
+        globals().pop("values", None)
+        gc.collect()
     if options["protocol"] == "ddi":
         from . import ddi as transport
     else:
