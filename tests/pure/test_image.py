@@ -173,6 +173,20 @@ def test_a_loaded_segment_lies_in_memory_that_the_bootloader_leaves_free():
         assert why(app(448, [(end - 4, b"")])) == ""
 
 
+def test_where_mapped_memory_ends():
+    """An empty segment is taken where nothing is mapped; where something is, it has its place in the page."""
+    assert why(app(448, [(0x40400000, b"")])) == ""
+    assert why(app(448, [(0x403FFFFF, b"")])) == "IMAGE_FORMAT"
+    assert why(app(448, [(0x400CFFFF, b"")])) == ""
+    assert why(app(448, [(0x400D0000, b"")])) == "IMAGE_FORMAT"
+
+
+def test_the_checksum_is_that_of_all_bytes_whatever_they_are():
+    for number in range(40):
+        noise = b"".join([sha256(bytes((number, at))).digest() for at in range(8)])
+        assert why(app(432 + 4 * number, [(RAM, noise[: 4 + 4 * number])])) == ""
+
+
 def test_padding_segments_are_passed_over():
     assert why(app(448, [(0, bytes(64)), (0x0FFFFFFC, bytes(64))])) == ""
     assert why(app(448, [(0x10000000, bytes(64))])) == "IMAGE_FORMAT"
