@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-OURS = ("publicKey", "statusReason", "silenceTimeout", "silent", "active", "decommissionedAt")
+OURS = ("publicKey", "statusReason", "silenceTimeout", "silent", "active")
 
 
 @dataclass

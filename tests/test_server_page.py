@@ -12,8 +12,11 @@ from urllib.parse import urlencode
 
 import pytest
 from helpers.needs import lacking
-from sekisho_tools.server.words import JAPANESE
+from sekisho import devicekey, eventlog
+from sekisho import values as device_values
+from sekisho_tools.server.words import JAPANESE, japanese
 from server_fixtures import PASSWORD, Answer, Site, ask, running
+from test_report import Device as Whole
 
 REPO = Path(__file__).parents[1]
 TEMPLATES = REPO / "tools" / "sekisho_tools" / "server" / "templates"
@@ -23,7 +26,9 @@ NASTY = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running(tmp_path_factory.mktemp("server")) as found:
+    with running(tmp_path_factory.mktemp("server")) as found, pytest.MonkeyPatch.context() as patch:
+        for module, attribute in ((device_values, "KEPT"), (eventlog, "PATH"), (devicekey, "PATH")):
+            patch.setattr(module, attribute, str(tmp_path_factory.mktemp("device") / module.__name__))
         fill(found)
         yield found
 
@@ -51,6 +56,11 @@ def fill(site: Site) -> None:
     assert fleet[0].feedback(fleet[0].order()["id"], details=["Installed, checked, confirmed."]) == 200
     assert fleet[1].feedback(fleet[1].order()["id"], finished="failure", details=[NASTY]) == 200
     site.work()
+    whole = Whole()
+    site.api.call("PUT", "/targets/lamp-00", {"publicKey": whole.key.public.hex()})
+    assert (
+        fleet[0].ask("/reports", "POST", whole.report(), Content_Type="application/cose").json["verdict"] == "verified"
+    )
     nasty = site.device("nasty")
     nasty.ask("/configData", "PUT", {"mode": "replace", "data": {NASTY[:60]: NASTY[:100]}})
     nasty.ask("/reports", "POST", NASTY.encode(), Content_Type="application/cose")
@@ -221,6 +231,41 @@ def test_the_page_speaks_the_browsers_language(site):
     assert 'lang="ja"' in japanese.get("/releases").body.decode()
     assert "起動が速くなりました。" in japanese.get("/releases").body.decode()
     assert "Faster start." in Browser(site).get("/releases").body.decode()
+
+
+def test_what_the_server_writes_into_histories_is_japanese_too(site):
+    text = Browser(site, **{"Accept-Language": "ja"}).get("/devices/lamp-00").body.decode()
+    assert "デバイスが指示を受信。" in text
+    assert "Assigned by" not in text
+    assert "Installed, checked, confirmed." in text  # the device's own words stay as they are
+    assert "秒前" in text
+    for own in (
+        "Assigned by alice.",
+        "Nothing heard for 60 seconds after the device took the update.",
+        "2 of 10 devices of group canary failed or fell silent",
+        "group canary ended with 1 of 2 devices updated",
+        "stopped by alice",
+    ):
+        assert japanese(own) != own
+    assert japanese("2 of 10 devices of group canary failed or fell silent").startswith(
+        "グループ canary の 10 台中 2 台"
+    )
+    assert japanese("{0.__class__} by alice.") == "{0.__class__} by alice."
+    assert japanese("Assigned by {0.__class__}.") == "{0.__class__} が割り当て。"
+
+
+@pytest.mark.requirement("HLC07")
+def test_only_an_admin_sees_and_presses_decommission(site):
+    site.device("old-lamp").poll()
+    operator, admin = Browser(site), Browser(site, "admin")
+    assert "decommission" not in operator.get("/devices/old-lamp").body.decode()
+    assert operator.post("/devices/old-lamp/decommission", csrf=operator.csrf(), why="x").status == 403
+    assert admin.post("/devices/old-lamp/decommission", csrf=admin.csrf(), why=" ").status == 400
+    assert admin.post("/devices/old-lamp/decommission", csrf=admin.csrf(), why=NASTY).status == 303
+    page = admin.get("/devices/old-lamp").body.decode()
+    assert "&lt;script&gt;document.title" in page
+    assert 'action="/devices/old-lamp/decommission"' not in page
+    assert "old-lamp" in admin.get("/devices?state=decommissioned").body.decode()
 
 
 # -- in Chromium --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,18 @@ def device(api: Api, controller_id: str) -> dict[str, Any]:
         "installed": api.call("GET", f"{path}/installedDS"),
         "actions": actions,
     }
+
+
+def leave_order(api: Api, controller_id: str, document: bytes) -> None:
+    """Leave a signed operator order for a device; only our own server carries them. Raises ToolError as `Api` does."""
+    api.put(f"{target_path(controller_id)}/order", document, "application/cose")
+
+
+def reports(api: Api, controller_id: str) -> Iterator[tuple[str, bytes]]:
+    """(file name, signed report) of what a device has sent, the newest first."""
+    for one in api.call("GET", f"{target_path(controller_id)}/reports"):
+        moment = datetime.fromtimestamp(one["receivedAt"] / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+        yield f"{moment}-{int(one['id'])}.report", bytes.fromhex(one["cose"])
 
 
 def inventory(api: Api, query: str | None = None) -> list[dict[str, Any]]:

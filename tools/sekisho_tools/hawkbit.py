@@ -133,6 +133,10 @@ class Api:
         path = f"/softwaremodules/{module}/artifacts?" + urlencode({"filename": filename, "sha256sum": sha256})
         return self._read("POST", path, *self.request("POST", path, body, f"multipart/form-data; boundary={edge}"))
 
+    def put(self, path: str, data: bytes, kind: str) -> None:
+        """Put *data* of the media type *kind*."""
+        self._read("PUT", path, *self.request("PUT", path, data, kind))
+
     def download(self, path: str) -> bytes:
         """The bytes of an artifact."""
         status, data = self.request("GET", path)

@@ -251,7 +251,7 @@ class Migration:
         fresh: list[dict[str, Any]] = []
         everyone: list[dict[str, Any]] = []
         for one in self.source.everything("/targets", sort="id:ASC"):
-            if one.get("decommissionedAt"):
+            if one["updateStatus"] == "decommissioned":
                 self.moved.warnings.append(f"{one['controllerId']} is decommissioned and stays behind.")
                 continue
             name = one["controllerId"]

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import ToolError
-from ._server import CaOption, JsonOption, PasswordOption, ServerOption, UserOption, connect
+from ..hawkbit import Api
+from ._server import JsonOption, with_api
 
 app = typer.Typer()
 
@@ -17,16 +18,14 @@ app = typer.Typer()
     epilog="Example: sekisho assign 'my-board 1.3.0' lamp-01 lamp-02 --server https://updates.example.com --user alice",
     help="Assign a published release to devices (many devices: see `rollout`).",
 )
+@with_api
 def assign(
+    api: Api,
     release: Annotated[str, typer.Argument(metavar="RELEASE", help="Id, name, or 'NAME VERSION'.")],
     devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Controller ids.")],
     how: Annotated[str, typer.Option(metavar="HOW", help="forced, soft (the device decides when), downloadonly.")] = (
         "forced"
     ),
-    server: ServerOption = None,
-    user: UserOption = None,
-    password_file: PasswordOption = None,
-    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Assign, print how many."""
@@ -34,7 +33,7 @@ def assign(
 
     if how not in ("forced", "soft", "downloadonly"):
         raise ToolError("USAGE", "--how is forced, soft or downloadonly.")
-    done = fleet.assign(connect(server, user, password_file, ca), release, devices, how)
+    done = fleet.assign(api, release, devices, how)
     if as_json:
         typer.echo(json.dumps(done))
     else:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .. import fleet
-from ._server import CaOption, JsonOption, PasswordOption, ServerOption, UserOption, connect
+from ..hawkbit import Api
+from ._server import JsonOption, with_api
 
 app = typer.Typer(no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Name or id.")]
@@ -32,7 +33,9 @@ def _show(found: dict[str, Any], as_json: bool, groups: list[dict[str, Any]] | N
     "--canary 5 --groups 3 --errors 2 --server https://updates.example.com --user alice",
     help="Make a rollout and start it: a canary group, then the others; errors (on our server silence, too) stop it.",
 )
+@with_api
 def start(
+    api: Api,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new rollout.")],
     release: Annotated[str, typer.Option(metavar="RELEASE", help="Id, name, or 'NAME VERSION' of the release.")],
     devices: Annotated[str, typer.Option(metavar="FILTER", help="Which devices: hawkBit's filter language.")],
@@ -44,14 +47,9 @@ def start(
         int | None, typer.Option(min=10, metavar="SECONDS", help="Silence that counts as failure (our server only).")
     ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Only make it; start it later on the page.")] = False,
-    server: ServerOption = None,
-    user: UserOption = None,
-    password_file: PasswordOption = None,
-    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make and start it."""
-    api = connect(server, user, password_file, ca)
     steps = fleet.Steps(canary, groups, success, errors, silence)
     _show(fleet.start_rollout(api, name, release, devices, steps, not hold), as_json)
 
@@ -60,16 +58,13 @@ def start(
     epilog="Example: sekisho rollout status lamps-1.3 --server https://updates.example.com --user alice",
     help="Show how far a rollout is.",
 )
+@with_api
 def status(
+    api: Api,
     rollout: NameArgument,
-    server: ServerOption = None,
-    user: UserOption = None,
-    password_file: PasswordOption = None,
-    ca: CaOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print totals and groups."""
-    api = connect(server, user, password_file, ca)
     found = fleet.find_rollout(api, rollout)
     _show(found, as_json, fleet.rollout_groups(api, found["id"]))
 
@@ -80,16 +75,14 @@ def _deed(deed: str, words: str) -> None:
         epilog=f"Example: sekisho rollout {deed} lamps-1.3 --server https://updates.example.com --user alice",
         help=words,
     )
+    @with_api
     def command(
+        api: Api,
         rollout: NameArgument,
-        server: ServerOption = None,
-        user: UserOption = None,
-        password_file: PasswordOption = None,
-        ca: CaOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Do it, print the new state."""
-        _show(fleet.change_rollout(connect(server, user, password_file, ca), rollout, deed), as_json)
+        _show(fleet.change_rollout(api, rollout, deed), as_json)
 
 
 _deed("pause", "Give the update to no further device; devices that have begun go on.")

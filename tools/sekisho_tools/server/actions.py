@@ -23,6 +23,8 @@ MAX_MESSAGES = 50
 MAX_MESSAGE = 512
 MAX_ACTIONS = 2000
 """Actions of one device; closed ones above this number make room, the oldest first."""
+FORGET_AT_ONCE = 1000
+"""Actions that one round of `forget_old` deletes, so that nothing waits for it."""
 HELD = ("paused", "stopping", "stopped", "waiting_for_approval", "approval_denied", "deleting")
 """States of a rollout in which devices that have not yet taken its update are not shown it."""
 
@@ -70,6 +72,8 @@ def assign(tx: Tx, who: str, device: Row[Any], set_id: int, order: Order) -> int
             raise wrong("The maintenance window never opens.")
     if order.type == "timeforced" and order.force_time is None:
         raise wrong("A timeforced assignment needs a forcetime.")
+    if device.update_status == targets.RETIRED:
+        raise Problem(409, "decommissioned", f"{device.controller_id[:100]!r} was decommissioned.")
     mine = tx.conn.execute(select(action).where(action.c.target_id == device.id, action.c.active)).all()
     if any(row.set_id == set_id and row.status != "canceling" for row in mine):
         return None
@@ -164,6 +168,8 @@ class View:
     wants_attributes: bool
     sleep: int
     until: int | None
+    order: str | None = None
+    """SHA-256 of the operator order that waits."""
 
 
 def current(conn: Connection, target_id: int) -> Row[Any] | None:
@@ -228,7 +234,17 @@ def view(conn: Connection, device: Row[Any], now: int) -> View:
         if state == "unavailable" and changes is not None:
             sleep = max(settings.MIN_POLL, min(sleep, (changes - now) // 3000))
             until = min(until or changes, now + sleep * 1000)
-    return View(kind, row.id if row else None, mark, installed, device.request_attributes, sleep, until)
+    waits = targets.waiting_order(conn, device.id)
+    return View(
+        kind,
+        row.id if row else None,
+        mark,
+        installed,
+        device.request_attributes,
+        sleep,
+        until,
+        waits.sha256 if waits else None,
+    )
 
 
 def of_device(conn: Connection, target_id: int, number: int) -> Row[Any]:
@@ -463,6 +479,26 @@ def force(tx: Tx, who: str, target_id: int, number: int) -> None:
         update(action).where(action.c.id == number).values(type="forced", modified_at=tx.now, modified_by=who)
     )
     tx.touched.add(target_id)
+
+
+def forget_old(tx: Tx) -> int:
+    """Delete rollouts and closed actions that ended longer ago than the setting keeps them; returns how many.
+
+    What a device runs stays known (its last success), and so does all that belongs to a rollout that goes on.
+    """
+    days = int(settings.get(tx.conn, "sekisho.history.days"))
+    if not days:
+        return 0
+    limit = tx.now - days * 86_400_000
+    over = rollout.c.status.in_(("finished", "stopped", "approval_denied")), rollout.c.modified_at < limit
+    gone = tx.conn.execute(rollout.delete().where(*over)).rowcount
+    latest = select(func.max(action.c.id)).where(action.c.status == "finished").group_by(action.c.target_id)
+    old = (
+        select(action.c.id)
+        .where(~action.c.active, action.c.closed_at < limit, action.c.rollout_id.is_(None), action.c.id.not_in(latest))
+        .limit(FORGET_AT_ONCE)
+    )
+    return gone + tx.conn.execute(action.delete().where(action.c.id.in_(old))).rowcount
 
 
 def end_passed_windows(tx: Tx) -> int:

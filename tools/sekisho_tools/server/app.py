@@ -25,6 +25,8 @@ log = logging.getLogger("sekisho.server")
 
 WORK_SECONDS = 1.0
 """How often rollouts and silence are looked at."""
+FORGET_MS = 3_600_000
+"""How often old history is looked for."""
 TITLE = "Sekisho update server"
 
 
@@ -74,6 +76,7 @@ class Server:
         self.files = ddi.Files(store)
         self.notifier = notify.Notifier(store, options)
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._forget_next = 0
         self._tasks: list[asyncio.Task[None]] = []
         app = FastAPI(
             title=TITLE,
@@ -119,6 +122,9 @@ class Server:
 
         def job(tx: Tx) -> tuple[int, int]:
             actions.end_passed_windows(tx)
+            if tx.now >= self._forget_next:
+                more = actions.forget_old(tx) >= actions.FORGET_AT_ONCE
+                self._forget_next = tx.now + (0 if more else FORGET_MS)
             return rollouts.watch(tx, dict(self.devices.seen)), rollouts.step(tx)
 
         silent, steps = await self.store.write(job)

@@ -496,5 +496,24 @@ async def report(request: Request, entry: Device, store: Data) -> Response:
     if not body or len(body) > targets.MAX_REPORT:
         raise Problem(413 if body else 400, "report", f"A report has 1 to {targets.MAX_REPORT} bytes.")
     verdict = reports.verdict(body, entry.public_key)
-    number = await store.write(lambda tx: targets.add_report(tx, entry.id, body, verdict))
-    return JSONResponse({"id": number, "verdict": verdict}, 201)
+    deed = reports.last_words(body, entry.public_key)
+
+    def job(tx: Tx) -> int:
+        number = targets.add_report(tx, entry.id, body, verdict)
+        if deed:
+            targets.last_words(tx, targets.need(tx.conn, entry.controller_id), deed)
+        return number
+
+    return JSONResponse({"id": await store.write(job), "verdict": verdict}, 201)
+
+
+@router.get(f"{ROOT}/order", summary="The operator order that waits for the device")
+async def order(request: Request, entry: Device, store: Data) -> Response:
+    """A COSE_Sign1 (docs/orders.md); 304 where the device has it already, 404 where none waits."""
+    row = await store.read(lambda conn: targets.waiting_order(conn, entry.id))
+    if row is None:
+        raise missing("order", entry.controller_id)
+    etag = f'"{row.sha256}"'
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(row.body, headers={"ETag": etag}, media_type="application/cose")

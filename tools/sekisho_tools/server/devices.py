@@ -54,6 +54,8 @@ class Entry:
     token_hash: bytes | None
     public_key: bytes | None
     view: actions.View
+    retired: bool = False
+    """Decommissioned: whoever speaks for this identity is turned away."""
     bodies: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     """Base URL -> (body of the poll's answer, its ETag)."""
 
@@ -76,6 +78,8 @@ def poll_body(view: actions.View, home: str) -> dict[str, Any]:
         links["installedBase"] = {"href": f"{home}/installedBase/{view.installed_id}"}
     if view.wants_attributes:
         links["configData"] = {"href": f"{home}/configData"}
+    if view.order is not None:  # not in hawkBit; devices that do not know it pass it over
+        links["order"] = {"href": f"{home}/order?c={view.order[:16]}"}
     return {"config": {"polling": {"sleep": duration(view.sleep)}}, "_links": links}
 
 
@@ -155,7 +159,8 @@ class Devices:
         if row is None:
             return None
         view = actions.view(conn, row, self.store.clock())
-        return Entry(row.id, controller_id, row.token_hash, row.public_key, view)
+        gone = targets.retirement(conn, controller_id) is not None
+        return Entry(row.id, controller_id, row.token_hash, row.public_key, view, gone)
 
     def answer(self, entry: Entry, home: str) -> tuple[bytes, bytes]:
         """Body and ETag of the answer to a poll."""
@@ -171,7 +176,8 @@ class Devices:
     async def authenticate(
         self, controller_id: str, authorization: str | None, method: str, path: str, body: bytes, register: bool
     ) -> Entry:
-        """The device that makes this request. Problem 401; 404 for a gateway asking about an unknown device.
+        """The device that makes this request. Problem 401; for a gateway 403 where it speaks for a decommissioned
+        device, which has no credentials of its own any more, and 404 where it asks about an unknown one.
 
         *register*: a gateway may bring in a device that is not known yet.
         """
@@ -187,6 +193,8 @@ class Devices:
                     if not register:
                         raise missing("target", controller_id)
                     entry = await self._register(controller_id)
+                if entry.retired:
+                    raise Problem(403, "decommissioned", "This device was decommissioned.")
                 return entry
         elif (
             scheme == "DeviceKey"

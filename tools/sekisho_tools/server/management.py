@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -63,6 +64,26 @@ Filter = Annotated[str | None, Query(max_length=query.MAX_QUERY)]
 Sort = Annotated[str | None, Query(max_length=100)]
 
 
+@dataclass
+class Listing:
+    """Which part of a list is asked for, in which order."""
+
+    offset: Offset = 0
+    limit: Limit = 50
+    sort: Sort = None
+
+
+@dataclass
+class Search(Listing):
+    """The same, of what fits a filter."""
+
+    q: Filter = None
+
+
+Part = Annotated[Listing, Depends()]
+Found = Annotated[Search, Depends()]
+
+
 def _base(request: Request) -> str:
     return f"{request.scope['sekisho.base']}/rest/v1"
 
@@ -77,17 +98,15 @@ def _page(
     wanted: Select[Any],
     fields: dict[str, Any],
     show: Callable[[Row[Any]], dict[str, Any]],
-    offset: int,
-    limit: int,
-    sort: str | None,
+    part: Listing,
 ) -> dict[str, Any]:
     total = conn.scalar(select(func.count()).select_from(wanted.order_by(None).subquery())) or 0
-    name, _, direction = (sort or "id:ASC").partition(":")
+    name, _, direction = (part.sort or "id:ASC").partition(":")
     column = fields.get(name.lower())
     if column is None or direction.upper() not in ("", "ASC", "DESC"):
         raise wrong("The sort order does not read NAME:ASC or NAME:DESC.")
     order = column.desc() if direction.upper() == "DESC" else column.asc()
-    rows = conn.execute(wanted.order_by(order).offset(offset).limit(limit)).all()
+    rows = conn.execute(wanted.order_by(order).offset(part.offset).limit(part.limit)).all()
     content = [show(row) for row in rows]
     return {"content": content, "total": total, "size": len(content)}
 
@@ -223,21 +242,16 @@ async def list_targets(
     request: Request,
     who: Viewer,
     store: Data,
-    q: Filter = None,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Found,
 ) -> Response:
     """Targets, filtered and sorted."""
     devices, base = devices_of(request), _base(request)
     await devices.flush()
 
     def job(conn: Connection) -> dict[str, Any]:
-        wanted = select(target).where(query.targets(q)) if q else select(target)
+        wanted = select(target).where(query.targets(part.q)) if part.q else select(target)
         sleep = _sleep(conn)
-        return _page(
-            conn, wanted, TARGET_ORDER, lambda row: target_json(row, base, devices, sleep), offset, limit, sort
-        )
+        return _page(conn, wanted, TARGET_ORDER, lambda row: target_json(row, base, devices, sleep), part)
 
     return JSONResponse(await store.read(job))
 
@@ -339,6 +353,62 @@ async def add_metadata(who: Worker, store: Data, controller: Controller, body: l
     pairs = [(one.key, one.value) for one in body]
     await store.write(lambda tx: targets.put_metadata(tx, targets.need(tx.conn, controller).id, pairs))
     return JSONResponse([{"key": key, "value": value} for key, value in pairs], 201)
+
+
+@target_router.post("/{controller}/decommission", status_code=204)
+async def decommission(who: Admin, store: Data, controller: Controller, body: models.Farewell) -> Response:
+    """Refuse this device's identity for good, even when it is deleted; there is no way back (not in hawkBit)."""
+
+    def job(tx: Tx) -> None:
+        if targets.retire(tx, who.name, targets.need(tx.conn, controller), body.why):
+            operators.log(tx, who.name, "target decommissioned", controllerId=controller, why=body.why)
+
+    await store.write(job)
+    return Response(status_code=204)
+
+
+_COSE = {"requestBody": {"required": True, "content": {"application/cose": {"schema": {"type": "string"}}}}}
+
+
+@target_router.put("/{controller}/order", status_code=204, openapi_extra=_COSE)
+async def put_order(request: Request, who: Worker, store: Data, controller: Controller) -> Response:
+    """Leave a signed operator order for the device, instead of the one before (not in hawkBit)."""
+    body = await request.body()
+    if not 1 <= len(body) <= targets.MAX_ORDER:
+        raise wrong(f"A signed order has 1 to {targets.MAX_ORDER} bytes.")
+    deed = reports.order_in(body)
+    if deed is None:
+        raise wrong("This is no signed operator order.")
+
+    def job(tx: Tx) -> None:
+        device = targets.need(tx.conn, controller)
+        targets.not_retired(tx.conn, controller, None)
+        digest = targets.put_order(tx, who.name, device.id, body, deed)
+        operators.log(tx, who.name, "order left", controllerId=controller, action=deed, sha256=digest)
+
+    await store.write(job)
+    return Response(status_code=204)
+
+
+@target_router.get("/{controller}/order")
+async def get_order(who: Worker, store: Data, controller: Controller) -> Response:
+    """The order that waits for the device; 204 when none does (not in hawkBit)."""
+    row = await store.read(lambda conn: targets.waiting_order(conn, targets.need(conn, controller).id))
+    if row is None:
+        return Response(status_code=204)
+    return JSONResponse({"action": row.action, "sha256": row.sha256, "cose": row.body.hex(), **_times(row)})
+
+
+@target_router.delete("/{controller}/order")
+async def delete_order(who: Worker, store: Data, controller: Controller) -> Response:
+    """Take the order away; a device that has read it may still obey it (not in hawkBit)."""
+
+    def job(tx: Tx) -> None:
+        targets.take_order(tx, targets.need(tx.conn, controller).id)
+        operators.log(tx, who.name, "order taken away", controllerId=controller)
+
+    await store.write(job)
+    return Response()
 
 
 @target_router.get("/{controller}/reports")
@@ -524,20 +594,15 @@ async def list_target_actions(
     who: Viewer,
     store: Data,
     controller: Controller,
-    q: Filter = None,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Found,
 ) -> Response:
     """The actions of a target."""
 
     def job(conn: Connection) -> dict[str, Any]:
         wanted = select(action).where(action.c.target_id == targets.need(conn, controller).id)
-        if q:
-            wanted = wanted.where(query.condition(q, ACTIONS))
-        return _page(
-            conn, wanted, ACTION_ORDER, lambda row: action_json(row, controller, _base(request)), offset, limit, sort
-        )
+        if part.q:
+            wanted = wanted.where(query.condition(part.q, ACTIONS))
+        return _page(conn, wanted, ACTION_ORDER, lambda row: action_json(row, controller, _base(request)), part)
 
     return JSONResponse(await store.read(job))
 
@@ -615,9 +680,7 @@ async def action_history(
     store: Data,
     controller: Controller,
     number: Number,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Part,
 ) -> Response:
     """What was reported."""
 
@@ -625,7 +688,7 @@ async def action_history(
         _one_action(conn, controller, number)
         wanted = select(action_status).where(action_status.c.action_id == number)
         order = {"id": action_status.c.id, "reportedat": action_status.c.reported_at}
-        return _page(conn, wanted, order, _status_json, offset, limit, sort or "id:DESC")
+        return _page(conn, wanted, order, _status_json, replace(part, sort=part.sort or "id:DESC"))
 
     return JSONResponse(await store.read(job))
 
@@ -635,21 +698,16 @@ async def list_actions(
     request: Request,
     who: Viewer,
     store: Data,
-    q: Filter = None,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Found,
 ) -> Response:
     """All actions. The filter knows id, status, active, weight, target.controllerId, rollout.id, distributionSet.id."""
     base = _base(request)
 
     def job(conn: Connection) -> dict[str, Any]:
         wanted = select(action, target.c.controller_id).join(target, target.c.id == action.c.target_id)
-        if q:
-            wanted = wanted.where(query.condition(q, ALL_ACTIONS))
-        return _page(
-            conn, wanted, ACTION_ORDER, lambda row: action_json(row, row.controller_id, base), offset, limit, sort
-        )
+        if part.q:
+            wanted = wanted.where(query.condition(part.q, ALL_ACTIONS))
+        return _page(conn, wanted, ACTION_ORDER, lambda row: action_json(row, row.controller_id, base), part)
 
     return JSONResponse(await store.read(job))
 
@@ -711,18 +769,15 @@ async def list_modules(
     request: Request,
     who: Viewer,
     store: Data,
-    q: Filter = None,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Found,
 ) -> Response:
     """Modules."""
     order = {"id": module.c.id, "name": module.c.name, "version": module.c.version, "type": module.c.type}
     fields = query.columns_of(module, name=module.c.name, version=module.c.version, type=module.c.type)
 
     def job(conn: Connection) -> dict[str, Any]:
-        wanted = select(module).where(query.condition(q, fields)) if q else select(module)
-        return _page(conn, wanted, order, lambda row: module_json(row, _base(request)), offset, limit, sort)
+        wanted = select(module).where(query.condition(part.q, fields)) if part.q else select(module)
+        return _page(conn, wanted, order, lambda row: module_json(row, _base(request)), part)
 
     return JSONResponse(await store.read(job))
 
@@ -890,18 +945,15 @@ async def list_sets(
     request: Request,
     who: Viewer,
     store: Data,
-    q: Filter = None,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Found,
 ) -> Response:
     """Distribution sets."""
     order = {"id": dist_set.c.id, "name": dist_set.c.name, "version": dist_set.c.version}
     fields = query.columns_of(dist_set, name=dist_set.c.name, version=dist_set.c.version, type=dist_set.c.type)
 
     def job(conn: Connection) -> dict[str, Any]:
-        wanted = select(dist_set).where(query.condition(q, fields)) if q else select(dist_set)
-        return _page(conn, wanted, order, lambda row: set_json(conn, row, _base(request)), offset, limit, sort)
+        wanted = select(dist_set).where(query.condition(part.q, fields)) if part.q else select(dist_set)
+        return _page(conn, wanted, order, lambda row: set_json(conn, row, _base(request)), part)
 
     return JSONResponse(await store.read(job))
 
@@ -1098,17 +1150,14 @@ async def list_rollouts(
     request: Request,
     who: Viewer,
     store: Data,
-    q: Filter = None,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Found,
 ) -> Response:
     """Rollouts."""
     order = {"id": rollout.c.id, "name": rollout.c.name, "status": rollout.c.status}
 
     def job(conn: Connection) -> dict[str, Any]:
-        wanted = select(rollout).where(query.condition(q, query.ROLLOUTS)) if q else select(rollout)
-        return _page(conn, wanted, order, lambda row: rollout_json(conn, row, _base(request)), offset, limit, sort)
+        wanted = select(rollout).where(query.condition(part.q, query.ROLLOUTS)) if part.q else select(rollout)
+        return _page(conn, wanted, order, lambda row: rollout_json(conn, row, _base(request)), part)
 
     return JSONResponse(await store.read(job))
 
@@ -1194,16 +1243,16 @@ _decision("deny", False)
 
 
 @rollout_router.get("/{number}/deploygroups")
-async def list_groups(
-    request: Request, who: Viewer, store: Data, number: Number, offset: Offset = 0, limit: Limit = 50
-) -> Response:
+async def list_groups(request: Request, who: Viewer, store: Data, number: Number, part: Part) -> Response:
     """Its groups, in order."""
 
     def job(conn: Connection) -> dict[str, Any]:
         rollouts.need(conn, number)
         found = rollouts.groups(conn, number)
         counts = rollouts.totals(conn, [row.id for row in found])
-        content = [group_json(row, counts[row.id], _base(request)) for row in found[offset : offset + limit]]
+        content = [
+            group_json(row, counts[row.id], _base(request)) for row in found[part.offset : part.offset + part.limit]
+        ]
         return {"content": content, "total": len(found), "size": len(content)}
 
     return JSONResponse(await store.read(job))
@@ -1234,9 +1283,7 @@ async def group_targets(
     store: Data,
     number: Number,
     group: Number,
-    offset: Offset = 0,
-    limit: Limit = 50,
-    sort: Sort = None,
+    part: Part,
 ) -> Response:
     """The targets of a group."""
     devices, base = devices_of(request), _base(request)
@@ -1250,9 +1297,7 @@ async def group_targets(
             select(target).where(target.c.id.in_(members)),
             TARGET_ORDER,
             lambda row: target_json(row, base, devices, sleep),
-            offset,
-            limit,
-            sort,
+            part,
         )
 
     return JSONResponse(await store.read(job))
@@ -1279,11 +1324,11 @@ def _enrolment_json(row: Row[Any]) -> dict[str, Any]:
 
 
 @enrolment_router.get("")
-async def list_enrolments(who: Viewer, store: Data, offset: Offset = 0, limit: Limit = 50) -> Response:
+async def list_enrolments(who: Viewer, store: Data, part: Part) -> Response:
     """One-time tokens, used and open; the tokens themselves are not kept."""
 
     def job(conn: Connection) -> dict[str, Any]:
-        return _page(conn, select(enrolment), {"id": enrolment.c.id}, _enrolment_json, offset, limit, "id:DESC")
+        return _page(conn, select(enrolment), {"id": enrolment.c.id}, _enrolment_json, replace(part, sort="id:DESC"))
 
     return JSONResponse(await store.read(job))
 

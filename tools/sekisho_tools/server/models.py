@@ -180,6 +180,12 @@ class NewRollout(GroupRules):
     silenceTimeout: Annotated[int, Field(ge=10, le=30 * 86400)] | None = None
 
 
+class Farewell(BaseModel):
+    """Why a device is decommissioned."""
+
+    why: Annotated[str, Field(min_length=1, max_length=512)]
+
+
 class Value(BaseModel):
     """A setting's value."""
 

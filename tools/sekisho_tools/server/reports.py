@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from .. import device_code, report
+from .. import cose, device_code, order, report, strict_cbor
 from ..errors import ToolError
 
 assert device_code
+from sekisho import report as device  # noqa: E402
 from sekisho_boot import ed25519  # noqa: E402
 
 VERIFIED, UNVERIFIED, INVALID = "verified", "unverified", "invalid"
+LAST_WORDS = "tag:sekisho,2026:wipe-1"
+"""Profile of the statement that a device signs before its key is erased (docs/wipe.md)."""
 MAX_SHOWN = 500
 """Characters of one value that are shown."""
 _HOSTILE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, AssertionError)
@@ -22,6 +25,8 @@ def usable(public_key: bytes) -> bool:
 
 def verdict(body: bytes, public_key: bytes | None) -> str:
     """VERIFIED, UNVERIFIED (the server knows no key of the device) or INVALID (malformed, or another key's)."""
+    if last_words(body, public_key):
+        return VERIFIED
     try:
         found = report.parse(body)
         if public_key is None:
@@ -32,8 +37,44 @@ def verdict(body: bytes, public_key: bytes | None) -> str:
     return VERIFIED
 
 
+def _statement(body: bytes) -> tuple[report.Report, str] | None:
+    """A last statement, its signature not yet checked, and what it announces."""
+    try:
+        parts = strict_cbor.loads(body).value
+        claims = strict_cbor.loads(parts[2])
+        deed = order.NAMES[claims[device.SEKISHO][1]]
+        if claims[device.PROFILE] != LAST_WORDS or deed not in ("wipe", "transfer", "decommission"):
+            return None
+        return report.Report(claims, {}, parts[1][cose.LABEL_KID], body), deed
+    except (ToolError, *_HOSTILE):
+        return None
+
+
+def last_words(body: bytes, public_key: bytes | None) -> str | None:
+    """``wipe``, ``transfer`` or ``decommission`` where *body* is such a statement by this key; else None."""
+    found = _statement(body)
+    if found is None or public_key is None:
+        return None
+    try:
+        report.check_signature(found[0], public_key)
+    except (ToolError, *_HOSTILE):
+        return None
+    return found[1]
+
+
+def order_in(body: bytes) -> str | None:
+    """The action of a signed operator order; None for anything else. Whether it is obeyed is the device's to judge."""
+    try:
+        found = order.parse(body)
+    except (ToolError, *_HOSTILE):
+        return None
+    return found.order.action if isinstance(found, order.Signed) else None
+
+
 def shown(body: bytes, public_key: bytes | None) -> tuple[dict[str, str], list[str]]:
     """What a report says, name by name, and what is wrong, in sentences. Never raises."""
+    if last := _statement(body):
+        return {"last statement": last[1]}, []
     try:
         found = report.parse(body)
         said = {name[:MAX_SHOWN]: value[:MAX_SHOWN] for name, value in report.describe(found).items()}

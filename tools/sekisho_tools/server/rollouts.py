@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, case, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from . import actions, notices, query, releases, settings
+from . import actions, notices, query, releases, settings, targets
 from .errors import Problem, exists, quota, wrong
 from .store import Tx
 from .tables import action, dist_set, rollout, rollout_group, rollout_target, target
@@ -61,7 +61,8 @@ def _matching(conn: Connection, text: str) -> list[int]:
         where = action.c.rollout_id == int(number), or_(action.c.status == "error", action.c.silent)
         found = conn.scalars(select(action.c.target_id).where(*where).distinct().order_by(action.c.target_id))
     else:
-        found = conn.scalars(select(target.c.id).where(query.targets(text)).order_by(target.c.id))
+        in_use = target.c.update_status != targets.RETIRED
+        found = conn.scalars(select(target.c.id).where(query.targets(text), in_use).order_by(target.c.id))
     return list(found)
 
 

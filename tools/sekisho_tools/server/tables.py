@@ -288,6 +288,28 @@ report = _table(
 )
 """Reports as devices signed them. ``verdict``: verified, unverified (no key known), invalid."""
 
+device_order = Table(
+    "device_order",
+    metadata,
+    Column("target_id", Integer, ForeignKey("target.id", ondelete="CASCADE"), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    _text("sha256"),
+    _text("action"),
+    *_made(),
+)
+"""The operator order (docs/orders.md) that waits for a device: one at a time, as in a static directory."""
+
+retired = Table(
+    "retired",
+    metadata,
+    Column("controller_id", String, primary_key=True),
+    Column("public_key", LargeBinary, nullable=True, index=True),
+    _int("at"),
+    _text("by"),
+    _text("why"),
+)
+"""Identities of decommissioned devices. They outlive the devices' own rows, so that no identity comes back."""
+
 notice = _table(
     "notice",
     _id(),

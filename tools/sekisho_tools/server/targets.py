@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from .errors import Problem, exists, missing, quota, wrong
 from .store import Tx
-from .tables import attribute, enrolment, report, target, target_metadata
+from .tables import action, attribute, device_order, enrolment, report, retired, target, target_metadata
 
 MAX_TARGETS = 100_000
 MAX_ATTRIBUTES = 100
@@ -25,6 +25,10 @@ MAX_REPORTS = 200
 """Reports kept of one device; the oldest go first."""
 MAX_REPORT = 32 * 1024
 MIN_TOKEN = 16
+RETIRED = "decommissioned"
+"""Update status of a device whose identity is refused for good (ours; hawkBit has none like it)."""
+MAX_ORDER = 2048
+"""Bytes of an operator order (docs/orders.md)."""
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9\s_\-!@#$%^&*()+=\[\]{}|;:'\",.<>/\\?]{0,128}", re.ASCII)
 _CONTROLLER = re.compile(r"[^/\\\x00-\x1f\x7f]{1,256}")
 
@@ -77,6 +81,7 @@ def add(
         raise wrong("A controllerId has 1 to 256 characters, without slashes and control characters.")
     if token is not None:
         check_token(token)
+    not_retired(tx.conn, controller_id, public_key)
     if (tx.conn.scalar(select(func.count()).select_from(target)) or 0) >= MAX_TARGETS:
         raise quota(f"This server keeps at most {MAX_TARGETS} targets.")
     try:
@@ -103,7 +108,8 @@ def add(
 
 
 def change(tx: Tx, who: str, number: int, **values: Any) -> None:
-    """Change columns of a device."""
+    """Change columns of a device. Problem 409 for the key of a decommissioned one."""
+    not_retired(tx.conn, None, values.get("public_key"))
     tx.conn.execute(update(target).where(target.c.id == number).values(modified_at=tx.now, modified_by=who, **values))
     tx.touched.add(number)
 
@@ -117,6 +123,78 @@ def note(tx: Tx, number: int, **values: Any) -> None:
 def remove(tx: Tx, number: int) -> None:
     """Delete a device with all that is known of it."""
     tx.conn.execute(delete(target).where(target.c.id == number))
+    tx.touched.add(number)
+
+
+# -- the end of a device ------------------------------------------------------------------------------------------
+
+
+def retirement(conn: Connection, controller_id: str) -> Row[Any] | None:
+    """When, by whom and why this device was decommissioned, or None."""
+    return conn.execute(select(retired).where(retired.c.controller_id == controller_id)).first()
+
+
+def not_retired(conn: Connection, controller_id: str | None, public_key: bytes | None) -> None:
+    """Problem 409 for the id or the key of a decommissioned device."""
+    if controller_id is not None and retirement(conn, controller_id) is not None:
+        raise Problem(409, "decommissioned", f"{controller_id[:100]!r} was decommissioned; its id is not used again.")
+    if public_key and conn.execute(select(retired.c.at).where(retired.c.public_key == public_key)).first():
+        raise Problem(409, "decommissioned", "This key belongs to a device that was decommissioned.")
+
+
+def retire(tx: Tx, who: str, device: Row[Any], why: str) -> bool:
+    """Refuse this device's identity from now on, for good; False where that was so already.
+
+    Its open updates end; its history stays, and its id and key are refused even when the device is deleted.
+    """
+    if retirement(tx.conn, device.controller_id) is not None:
+        return False
+    tx.conn.execute(
+        insert(retired).values(
+            controller_id=device.controller_id, public_key=device.public_key, at=tx.now, by=who, why=why[:512]
+        )
+    )
+    forget_credentials(tx, device.id)
+    mine = action.c.target_id == device.id, action.c.active
+    tx.conn.execute(update(action).where(*mine).values(active=False, silent=False, status="canceled", closed_at=tx.now))
+    note(tx, device.id, update_status=RETIRED, assigned_set_id=device.installed_set_id)
+    return True
+
+
+def forget_credentials(tx: Tx, number: int) -> None:
+    """The device is nobody until it enrols anew: a wipe erases its secrets, and makes copies of them worthless."""
+    tx.conn.execute(delete(device_order).where(device_order.c.target_id == number))
+    note(tx, number, token_hash=None, public_key=None)
+
+
+def last_words(tx: Tx, device: Row[Any], deed: str) -> None:
+    """A device has signed that it is about to wipe itself (*deed*: wipe, transfer, decommission)."""
+    if deed == "decommission":
+        retire(tx, f"the device {device.controller_id}", device, "its last signed statement")
+    else:
+        forget_credentials(tx, device.id)
+
+
+# -- operator orders ----------------------------------------------------------------------------------------------
+
+
+def put_order(tx: Tx, who: str, number: int, body: bytes, deed: str) -> str:
+    """Leave a signed order for a device, instead of the one before; returns its SHA-256 in hex."""
+    take_order(tx, number)
+    digest = hashlib.sha256(body).hexdigest()
+    times = {"created_at": tx.now, "created_by": who, "modified_at": tx.now, "modified_by": who}
+    tx.conn.execute(insert(device_order).values(target_id=number, body=body, sha256=digest, action=deed, **times))
+    return digest
+
+
+def waiting_order(conn: Connection, number: int) -> Row[Any] | None:
+    """The order that waits for a device."""
+    return conn.execute(select(device_order).where(device_order.c.target_id == number)).first()
+
+
+def take_order(tx: Tx, number: int) -> None:
+    """No order waits any more."""
+    tx.conn.execute(delete(device_order).where(device_order.c.target_id == number))
     tx.touched.add(number)
 
 
@@ -202,8 +280,10 @@ def enrol(tx: Tx, controller_id: str, one_time: str, public_key: bytes | None) -
         or found.expires_at < tx.now
         or found.controller_id not in (None, controller_id)
         or (known is not None and found.controller_id is None)
+        or retirement(tx.conn, controller_id) is not None
     ):
         raise Problem(401, "enrolment", "The one-time token is not valid for this device.")
+    not_retired(tx.conn, None, public_key)
     tx.conn.execute(update(enrolment).where(enrolment.c.id == found.id).values(used_at=tx.now, used_by=controller_id))
     token = None if public_key else new_token()
     who = f"enrolment {found.id}"

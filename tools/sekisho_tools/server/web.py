@@ -26,7 +26,7 @@ from .errors import Problem, missing
 from .operators import Locked, Operator
 from .store import Tx
 from .tables import action, action_status, audit, dist_set, module_metadata, rollout, target
-from .words import JAPANESE
+from .words import JAPANESE, japanese
 
 HERE = Path(__file__).parent
 PAGE = 50
@@ -88,10 +88,9 @@ def ago(code: str, now: int, milliseconds: int | None) -> str:
     if milliseconds is None:
         return translate(code, "never")
     seconds = max(0, (now - milliseconds) // 1000)
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {translate(code, name)} {translate(code, 'ago')}"
-    return f"{seconds} {translate(code, 'seconds')} {translate(code, 'ago')}"
+    spans = {86400: "{} days ago", 3600: "{} hours ago", 60: "{} minutes ago", 1: "{} seconds ago"}
+    size = next((one for one in spans if seconds >= 2 * one), 1)
+    return translate(code, spans[size]).format(seconds // size)
 
 
 def page(request: Request, name: str, status: int = 200, **values: Any) -> Response:
@@ -101,6 +100,7 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> Respo
     who, csrf = getattr(request.state, "session", (None, ""))
     shared = {
         "t": lambda text: translate(code, text),
+        "said": japanese if code == "ja" else str,
         "moment": moment,
         "ago": lambda time: ago(code, store.clock(), time),
         "lang": code,
@@ -108,6 +108,7 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> Respo
         "who": who,
         "csrf": csrf,
         "may_work": bool(who and who.may("operator")),
+        "may_all": bool(who and who.may("admin")),
         "path": request.url.path,
         "home": lambda controller: f"/devices/{quote(controller, safe='')}",
     }
@@ -344,7 +345,7 @@ async def device_list(
         number=number,
         pages=pages,
         link=lambda at: "/devices?" + urlencode({"search": search, "state": state, "number": at}),
-        states=("", "problem", "in_sync", "pending", "error", "registered", "unknown"),
+        states=("", "problem", "in_sync", "pending", "error", "registered", "unknown", targets.RETIRED),
         **found,
     )
 
@@ -383,6 +384,8 @@ async def device_page(request: Request, who: Who, store: Data, controller: str) 
             "notes": targets.metadata(conn, row.id),
             "history": history,
             "reports": signed,
+            "order": targets.waiting_order(conn, row.id),
+            "retired": targets.retirement(conn, controller),
         }
 
     return page(request, "device.html", **await store.read(job))
@@ -405,6 +408,24 @@ async def device_deed(request: Request, store: Data, values: Form, controller: s
 
     await store.write(job)
     return _to(_inside(values.get("next", "/devices")))
+
+
+@router.post("/devices/{controller}/decommission")
+async def device_farewell(request: Request, store: Data, values: Form, controller: str) -> Response:
+    """Refuse a device's identity for good."""
+    who = request.state.session[0]
+    if not who.may("admin"):
+        raise Problem(403, "forbidden", "This needs the role admin.")
+    why = values.get("why", "").strip()
+    if not why:
+        raise Problem(400, "bad_request", "Say why.")
+
+    def job(tx: Tx) -> None:
+        if targets.retire(tx, who.name, targets.need(tx.conn, controller), why):
+            operators.log(tx, who.name, "target decommissioned", controllerId=controller, why=why[:512])
+
+    await store.write(job)
+    return _to(f"/devices/{quote(controller, safe='')}")
 
 
 # -- releases -----------------------------------------------------------------------------------------------------
@@ -507,6 +528,18 @@ async def rollout_deed(request: Request, store: Data, values: Form, number: int,
 # -- approvals ----------------------------------------------------------------------------------------------------
 
 
+def _plain(detail: Mapping[str, Any]) -> str:
+    """What is noted of a deed, for people."""
+    parts = ((name, value) for name, value in detail.items() if value not in (None, False))
+    return ", ".join(f"{name}: {_value(value)}" for name, value in parts)[:300]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(_value(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 @router.get("/approvals")
 async def approvals(request: Request, who: Who, store: Data) -> Response:
     """What waits for a decision."""
@@ -524,7 +557,7 @@ async def approvals(request: Request, who: Who, store: Data) -> Response:
         return {
             "rollouts": [_progress(conn, row) for row in waiting],
             "confirmations": [(row, _set_name(conn, row.set_id)) for row in rows],
-            "log": [(row, json.dumps(row.detail, ensure_ascii=False)[:200]) for row in log],
+            "log": [(row, _plain(row.detail)) for row in log],
         }
 
     return page(request, "approvals.html", **await store.read(job))

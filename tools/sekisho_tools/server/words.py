@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 JAPANESE = {
     "Sekisho updates": "Sekisho アップデート",
     "Skip to the content": "本文へ移動",
@@ -37,11 +39,11 @@ JAPANESE = {
     "Problems": "問題",
     "none": "なし",
     "never": "なし",
-    "days": "日",
-    "hours": "時間",
-    "minutes": "分",
     "seconds": "秒",
-    "ago": "前",
+    "{} days ago": "{}日前",
+    "{} hours ago": "{}時間前",
+    "{} minutes ago": "{}分前",
+    "{} seconds ago": "{}秒前",
     "update failed": "更新に失敗",
     "silent since it took the update": "更新を受け取った後、応答なし",
     "not heard of for long": "長い間通信なし",
@@ -104,8 +106,7 @@ JAPANESE = {
     "Release": "リリース",
     "Made by": "作成者",
     "Silence counts as failure after": "応答なしを失敗とみなすまで",
-    "success at": "成功しきい値",
-    "stops above": "停止しきい値",
+    "success at {} %, stops above {} % errors": "成功 {} % で次へ、エラー {} % 超で停止",
     "errors": "エラー",
     "Start": "開始",
     "Pause": "一時停止",
@@ -130,5 +131,74 @@ JAPANESE = {
     "This cannot be done": "実行できません",
     "Back": "戻る",
     "You may look, not change anything.": "閲覧のみ可能です。",
+    "decommissioned": "廃棄済み",
+    "Decommissioned": "廃棄済み",
+    "Operator order": "操作命令",
+    "waits for the device": "デバイスの受信待ち",
+    "Decommission this device": "このデバイスを廃棄",
+    "Its identity is refused from then on, even when it is deleted. There is no way back.": "以後、この ID は削除後も拒否されます。元には戻せません。",  # noqa: E501
+    "Why": "理由",
+    "Really decommission": "本当に廃棄する",
     "This page refreshes itself.": "このページは自動的に更新されます。",
 }
+
+SENTENCES = tuple(
+    (re.compile(english), japanese)
+    for english, japanese in (
+        (r"Assigned by a rollout\.", "ロールアウトにより割り当て。"),
+        (r"Assigned by (.*)\.", "{} が割り当て。"),
+        (r"Cancelled by (.*)\.", "{} がキャンセル。"),
+        (r"Replaced by a newer assignment\.", "新しい割り当てに置き換え。"),
+        (r"The device fetches (.*)\.", "デバイスが {} を取得中。"),
+        (r"The device is heard of again\.", "デバイスとの通信が回復。"),
+        (r"The device read the order\.", "デバイスが指示を受信。"),
+        (r"The last maintenance window is over\.", "最後のメンテナンス時間が終了。"),
+        (r"(.*) no longer waits for the device\.", "{} が待機を終了。"),
+        (r"Confirmed by (.*)\.", "{} が確認。"),
+        (r"Denied by (.*)\.", "{} が拒否。"),
+        (r"Device reported status code: (-?\d+)", "デバイスの状態コード: {}"),
+        (r"Nothing heard for (\d+) seconds after the device took the update\.", "更新の受信後 {} 秒間応答なし。"),
+        (r"paused by (.*)", "{} が一時停止"),
+        (r"stopped by (.*)", "{} が停止"),
+        (
+            r"(\d+) of (\d+) devices of group (.*) failed or fell silent",
+            "グループ {2} の {1} 台中 {0} 台が失敗または応答なし",
+        ),
+        (r"group (.*) ended with (\d+) of (\d+) devices updated", "グループ {0} は {2} 台中 {1} 台の更新で終了"),
+        (r"after group (.*), as planned", "グループ {} の後、予定どおり一時停止"),
+        (r"logged in", "ログイン"),
+        (r"account locked", "アカウントをロック"),
+        (r"operator (?:created|changed|removed)", "操作者アカウントを変更"),
+        (r"targets? created", "デバイスを登録"),
+        (r"target changed", "デバイスを変更"),
+        (r"target deleted", "デバイスを削除"),
+        (r"target decommissioned", "デバイスを廃棄"),
+        (r"settings (?:changed|reset)", "設定を変更"),
+        (r"assigned", "割り当て"),
+        (r"(?:modules|distribution sets) created", "リリースを作成"),
+        (r"(?:module|distribution set) deleted", "リリースを削除"),
+        (r"artifact uploaded", "ファイルを登録"),
+        (r"artifact deleted", "ファイルを削除"),
+        (r"enrolment token made", "登録トークンを発行"),
+        (r"enrolment token withdrawn", "登録トークンを取り消し"),
+        (r"order left", "操作命令を登録"),
+        (r"order taken away", "操作命令を取り消し"),
+        (r"rollout (\w+)", "ロールアウト: {}"),
+        (r"(?:action )?(?:confirmed|confirm)", "更新を確認"),
+        (r"(?:action )?(?:denied|deny)", "更新を拒否"),
+        (r"action (?:cancelled|cancel)", "更新をキャンセル"),
+        (r"action forced?", "更新を強制"),
+        (r"auto-confirm on", "自動確認を有効化"),
+        (r"auto-confirm off", "自動確認を無効化"),
+    )
+)
+"""What the server itself writes into histories: the whole English sentence -> Japanese with its parts."""
+
+
+def japanese(sentence: str) -> str:
+    """A sentence that the server wrote, in Japanese; whatever devices or people wrote stays as it is."""
+    for english, words in SENTENCES:
+        found = english.fullmatch(sentence)
+        if found:
+            return words.format(*found.groups())
+    return sentence
