@@ -11,7 +11,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hawkbit lint format typecheck bench bench-check bench-server powercut powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
+.PHONY: help setup demo test test-hawkbit test-goosebit lint format typecheck bench bench-check bench-server powercut powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 
 test-hawkbit: $(READY) ## the tests of the device API against the real Eclipse hawkBit (Java 17, Maven)
 	$(BIN)/python scripts/hawkbit.py
+
+test-goosebit: $(READY) ## our device against gooseBit, a DDI server that is none of ours
+	$(BIN)/python scripts/goosebit.py
 
 requirements: $(READY) $(NODE) ## run the tests and write docs/requirements.md
 	$(BIN)/python scripts/requirements.py

@@ -12,6 +12,7 @@ UV = "uv==0.13.9"
 FILES: dict[str, tuple[str, ...]] = {
     "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
     "firmware.txt": ("requirements/firmware.in", "--no-deps"),
+    "goosebit.txt": ("requirements/goosebit.in",),
 }
 
 
