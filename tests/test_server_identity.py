@@ -7,13 +7,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import ddi_sites
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from helpers.cli import Runner
-from helpers.keys import ISSUED, YEAR, signer
+from helpers.keys import ISSUED, YEAR, make_keyset, signer
+from helpers.site import Product, consoles, firmware, run
 from sekisho import devicekey, eventlog, orders, values, wipe
 from sekisho_tools import cose
+from sekisho_tools import report as desk_report
 from sekisho_tools.errors import ToolError
+from sekisho_tools.fleet import leave_order, reports
 from server_fixtures import PASSWORD, Device, Site, ask, basic, running
 from test_report import Device as Whole
 
@@ -185,6 +189,40 @@ def test_only_signed_orders_are_carried(site: Site, body: bytes) -> None:
     assert ask(url, "PUT", body, basic("op") | {"Content-Type": "application/cose"}).status == 400
     assert ask(url, "PUT", order(), basic("view") | {"Content-Type": "application/cose"}).status == 403
     assert ask(url, "GET", None, basic("view")).status == 403  # an order may hold passphrases
+
+
+@pytest.mark.requirement("UPD11", "SSS05", "SSS07")
+def test_orders_go_out_and_reports_come_in_over_the_device_api(tmp_path: Path) -> None:
+    """The agent on a simulated device: an operator's order, then a report that answers the operator's nonce."""
+    with ddi_sites.running("embedded", tmp_path / "server") as fleet:
+        product = Product(tmp_path, server=fleet.url, keys=make_keyset(operators=1))
+        application = 'import sekisho\nasync def main():\n    print("device", sekisho.engine().port.device.hex())\n'
+        product.personalities.default = product.personality(application=application)
+        product.settings = fleet.device()
+        name = str(product.settings["controller"])
+        world = product.factory(firmware("old", 60_000))
+        device = consoles(run(world, "nothing new")).partition("device ")[2].split()[0]
+
+        def give(number: int, counter: int, argument: object) -> None:
+            members = {1: number, 2: bytes.fromhex(device), 4: ISSUED + YEAR, 5: argument, 6: counter}
+            document = cose.sign1(cose.encode(members), signer("operator"), attached=True)
+            leave_order(fleet.api, name, document)
+
+        fleet.api.close()
+        give(orders.ACTIONS["settings"][0], 1, {"poll": 45})
+        assert "order obeyed" in consoles(run(world, "nothing new"))
+        assert "order" not in consoles(run(world, "nothing new"))  # once
+        nonce = b"asked by alice"
+        fleet.api.close()
+        give(orders.ACTIONS["report"][0], 2, nonce)
+        console = consoles(run(world, "report sent", seconds=120))
+        assert "order obeyed" in console
+        _, document = next(reports(fleet.api, name))
+        found = desk_report.parse(document)
+        assert found.device.hex == device
+        assert found.claims[10] == nonce
+        assert [one[1] for one in found.results] == [orders.ACTIONS["report"][0], orders.ACTIONS["settings"][0]]
+        assert fleet.call("GET", f"/targets/{name}/reports")[0]["verdict"] == "unverified"  # the key is not known here
 
 
 # -- reports ------------------------------------------------------------------------------------------------------

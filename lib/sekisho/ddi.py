@@ -23,6 +23,7 @@ from sekisho_boot.reasons import (
     DECLINED,
     NETWORK,
     NOTHING,
+    ORDER_REPLAY,
     RETRY_LATER,
     SERVER,
     SETTING,
@@ -38,6 +39,7 @@ from .envelope import MAX_DOWNLOAD, keyset_version
 KEPT = "/data/ddi"
 MAX_JSON = const(12288)  # bytes of an answer; ten artifacts with all of hawkBit's links
 MAX_FILES = const(24)  # artifacts of one action
+CHIPS = {0: "esp32", 5: "esp32c3", 9: "esp32s3", 13: "esp32c6"}  # ids in image headers
 MIN_SLEEP = const(30)  # s; what a server asks for is brought into these limits
 MAX_SLEEP = const(86400)
 TLS_ROOM = const(60000)  # bytes of ESP-IDF's heap that must be free for a second connection during a download
@@ -109,11 +111,12 @@ def facts(engine) -> dict:
     state = "locked" if status["locked"] else name(status["degraded"]) if status["degraded"] else "ok"
     code, _, sequence = status["last"]
     pair = status["pair"] or (255, status["counters"][0], 0)
+    chip = CHIPS.get(port.config.CHIP, str(port.config.CHIP))
     found = {
-        "device": str(hexlify(port.device), "utf-8"),
+        "device_id": str(hexlify(port.device), "utf-8"),  # "device" is the name of a parameter inside gooseBit
         "class": str(hexlify(port.classes[0]), "utf-8"),
         "product": getattr(port.config, "PRODUCT", ""),
-        "chip": str(port.config.CHIP),
+        "chip": chip,
         "agent": __version__,
         "keyset": str(status["keyset"]),
         "state": state,
@@ -121,7 +124,7 @@ def facts(engine) -> dict:
         "fw_version": str(pair[1]),
         "app_version": str(pair[2]),
         # What gooseBit compares.
-        "hw_boardname": str(port.config.CHIP),
+        "hw_boardname": chip,
         "hw_revision": "default",
         "sw_version": str(pair[1]),
     }
@@ -163,6 +166,8 @@ class Agent(agent.Agent):
         self._here = b""  # manifest digest of the release whose payloads have all come
         self._said: dict = {}
         self._sum = None  # SHA-256 of the envelope, in hex, where the server gives it
+        self._order = ""  # link of the operator order that has been dealt with
+        self._reports = True  # until the server says that it takes none
         self._keysets: list = []  # their links that have been dealt with
         try:
             kept = json.loads(store.load(KEPT) or b"{}")
@@ -293,12 +298,15 @@ class Agent(agent.Agent):
     async def _dialogue(self) -> bool:
         self._outcome()
         await self._deliver()
+        await self._hand_in()
         for _ in range(2):  # once more after a cancel or a confirmation
             root = await self._call("GET", self._root)
             asked = seconds(_get(root, "config", "polling", "sleep"))
             if asked:
                 self.every = min(max(asked, MIN_SLEEP), MAX_SLEEP)
             await self._introduce(_href(root, "configData"))
+            if await self._ordered(_href(root, "order")):
+                return True
             cancel, confirm, deploy = [_href(root, x) for x in ("cancelAction", "confirmationBase", "deploymentBase")]
             root = None
             if cancel:
@@ -310,6 +318,39 @@ class Agent(agent.Agent):
             else:
                 break
         raise http.Failed(NOTHING, "nothing new")
+
+    async def _hand_in(self) -> None:
+        """Sends the report that an operator asked for. Where the server takes none, it waits for another way."""
+        duties = self.duties
+        if not duties or not self._reports:
+            return
+        document = duties.made()
+        if not document:
+            return
+        try:
+            await self.send("POST", self._root + "/reports", document, "application/cose")
+        except http.Failed as failed:
+            if failed.status not in FINAL:
+                raise
+            self._reports = False
+            self.say("sekisho: the server takes no reports (%s)" % failed.detail)
+        else:
+            duties.taken()
+            self.say("sekisho: report sent")
+
+    async def _ordered(self, href: str) -> bool:
+        """Takes the operator order that waits at the server (only ours has them). True when a restart is due."""
+        if not href or not self.duties or self._order == href:
+            return False
+        try:
+            self.duties.judge(await self.send("GET", href), self)
+        except Refused as refused:
+            if isinstance(refused, http.Failed) and refused.status not in FINAL:
+                raise
+            if refused.code != ORDER_REPLAY:
+                return False  # and read again at the next look: a newer key set may know the key
+        self._order = href
+        return self.duties.due()
 
     async def _introduce(self, href: str) -> None:
         """Sends the attributes where the server wants them, and again when they have changed."""

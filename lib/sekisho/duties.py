@@ -5,6 +5,7 @@ The agent calls in at two places (`visit`, `looked`), asks for decisions, and kn
 
 import gc
 import json
+import os
 from binascii import hexlify
 
 from sekisho_boot.ledger import READY
@@ -73,8 +74,8 @@ class Duties:
 
     async def visit(self, agent) -> bool:
         """At the server: takes an order that waits there. True when a restart is due."""
-        if not agent.server:
-            return False
+        if not agent.server or agent.options["protocol"] == "ddi":
+            return False  # there a link in the server's answer leads to it
         url = http.join(agent.server, "/orders/%s.cose" % uuid(self.engine.port.device))
         gc.collect()
         try:
@@ -186,6 +187,21 @@ class Duties:
             self.record.update({record.WANTED: None})
         except (Refused, OSError) as error:
             self.say("sekisho: no report (%r)" % error)
+
+    def made(self) -> bytes:
+        """The report that an order asked for and nobody has taken yet; b"" where there is none."""
+        try:
+            with open(REPORT, "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
+    def taken(self) -> None:
+        """The report has arrived."""
+        try:
+            os.remove(REPORT)
+        except OSError:
+            pass
 
     def _clock(self) -> tuple:
         now = self.engine.now()
