@@ -25,6 +25,8 @@ from sekisho_tools.server import operators
 from sekisho_tools.server.store import Store
 
 PASSWORD = "correct horse battery"  # noqa: S105
+WINDOW = 64 * 1024
+"""Bytes of a device's receive window; ESP-IDF's is smaller still."""
 NO_LIMITS = "[limits]\naddress_reads=0\naddress_writes=0\ndevice=0\nfailures=0\n"
 
 
@@ -40,7 +42,11 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: bytes = b"", read: Callable[[bytes], None] | None = None) -> int:
         if self.reader is None:
-            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=65536)
+            line = socket.socket()
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)  # before connecting: it bounds the window
+            line.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", self.port))
+            self.reader, self.writer = await asyncio.open_connection(sock=line, limit=WINDOW)
         assert self.writer is not None
         extra = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode() if body else b""
         line = f"{method} {path} HTTP/1.1\r\n".encode()

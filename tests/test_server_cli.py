@@ -93,6 +93,10 @@ def test_a_rollout_by_command_line(run, site, tmp_path):
     assert json.loads(run("rollout resume bulbs --json").out)["status"] == "running"
     assert "paused" in run("rollout pause bulbs").out
     assert "stopp" in run("rollout stop 1").out
+    again = run("rollout retry bulbs")
+    assert again.out.startswith("bulbs_retry (2): running"), again.err
+    assert offered[0].link("deploymentBase")  # the one that failed, and no other
+    assert not fleet[5].link("deploymentBase")
     assert run("rollout status none").error == "NOT_FOUND"
 
 

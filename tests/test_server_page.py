@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -57,10 +58,10 @@ def fill(site: Site) -> None:
     assert fleet[1].feedback(fleet[1].order()["id"], finished="failure", details=[NASTY]) == 200
     site.work()
     whole = Whole()
+    with ThreadPoolExecutor(1) as pool:  # in a thread of its own: the browser has an event loop in this one
+        document = pool.submit(whole.report).result()
     site.api.call("PUT", "/targets/lamp-00", {"publicKey": whole.key.public.hex()})
-    assert (
-        fleet[0].ask("/reports", "POST", whole.report(), Content_Type="application/cose").json["verdict"] == "verified"
-    )
+    assert fleet[0].ask("/reports", "POST", document, Content_Type="application/cose").json["verdict"] == "verified"
     nasty = site.device("nasty")
     nasty.ask("/configData", "PUT", {"mode": "replace", "data": {NASTY[:60]: NASTY[:100]}})
     nasty.ask("/reports", "POST", NASTY.encode(), Content_Type="application/cose")
@@ -308,11 +309,11 @@ def log_in(tab, site, who="op"):
     tab.wait_for_url("**/devices")
 
 
-def shoot(tab, name):
+def shoot(tab, name, whole=False):
     """A picture for the documents, when SEKISHO_SHOTS is set."""
     if os.environ.get("SEKISHO_SHOTS"):
         IMAGES.mkdir(exist_ok=True)
-        tab.screenshot(path=IMAGES / f"{name}.png")
+        tab.screenshot(path=IMAGES / f"{name}.png", full_page=whole)
 
 
 def test_in_chromium_nothing_of_a_device_is_run(tab, site):
@@ -324,7 +325,7 @@ def test_in_chromium_nothing_of_a_device_is_run(tab, site):
     tab.goto(f"{site.url}/devices")
     shoot(tab, "devices")
     tab.goto(f"{site.url}/devices/lamp-00")
-    shoot(tab, "device")
+    shoot(tab, "device", whole=True)
 
 
 def test_in_chromium_a_rollout_is_watched_and_stopped(tab, site):

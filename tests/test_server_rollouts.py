@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from sekisho_tools.errors import ToolError
-from sekisho_tools.server.options import Mail, Webhook
+from sekisho_tools.server.options import Limits, Mail, Webhook
 from sekisho_tools.server.tables import notice
 from server_fixtures import Device, Site, ask, basic, running
 from sqlalchemy import select
@@ -431,3 +431,29 @@ def test_a_receiver_that_is_down_is_told_later_and_once(tmp_path):
         site.work()
         time.sleep(0.3)
         assert len(posts) == 3
+
+
+@pytest.mark.requirement("UPD06")
+def test_a_flood_is_told_once(tmp_path):
+    with running(tmp_path, limits=Limits(address_reads=0, address_writes=0, device=0, failures=0, alarm=20)) as site:
+        url = f"{site.url}/DEFAULT/controller/v1/nobody"
+
+        def told() -> list[str]:
+            site.work()
+            return site.server.store.look(
+                lambda conn: conn.execute(select(notice.c.subject).where(notice.c.kind == "requests_refused")).scalars()
+            ).all()
+
+        assert told() == []
+        for _ in range(25):
+            ask(url, headers={"Authorization": "TargetToken guessed-guessed-guessed"})
+        assert told() == told() == ["25 requests were refused in 60 seconds"]
+        for _ in range(25):
+            ask(url, headers={"Authorization": "TargetToken guessed-guessed-guessed"})
+        assert len(told()) == 1  # not again within the hour
+        for _ in range(20):
+            site.clock.pass_seconds(400)
+            for _ in range(2):
+                ask(url, headers={"Authorization": "TargetToken guessed-guessed-guessed"})
+            site.work()
+        assert len(told()) == 1  # spread over hours it is no flood

@@ -165,12 +165,15 @@ def start_rollout(api: Api, name: str, release: str, devices: str, steps: Steps,
     if steps.silence is not None:
         body["silenceTimeout"] = steps.silence
     made = dict(api.call("POST", "/rollouts", body))
-    if not start:
-        return made
+    return _started(api, made) if start else made
+
+
+def _started(api: Api, made: dict[str, Any]) -> dict[str, Any]:
+    """A rollout, once it is ready, started (or waiting for approval)."""
     deadline = time.monotonic() + CANARY_WAIT
     while made["status"] not in ("ready", "waiting_for_approval"):
         if time.monotonic() > deadline or made["status"] not in ("creating", "ready"):
-            raise ToolError("ROLLOUT", f"The rollout {name} is {made['status']} and does not become ready.")
+            raise ToolError("ROLLOUT", f"The rollout {made['name']} is {made['status']} and does not become ready.")
         time.sleep(0.5)
         made = dict(api.call("GET", f"/rollouts/{made['id']}"))
     if made["status"] == "ready":
@@ -194,6 +197,11 @@ def change_rollout(api: Api, text: str, deed: str) -> dict[str, Any]:
     number = find_rollout(api, text)["id"]
     api.call("POST", f"/rollouts/{number}/{deed}")
     return dict(api.call("GET", f"/rollouts/{number}"))
+
+
+def retry_rollout(api: Api, text: str) -> dict[str, Any]:
+    """A new rollout for the devices on which this one failed, started; returns it. Raises ToolError as `Api` does."""
+    return _started(api, dict(api.call("POST", f"/rollouts/{find_rollout(api, text)['id']}/retry")))
 
 
 def rollout_groups(api: Api, number: int) -> list[dict[str, Any]]:

@@ -88,3 +88,13 @@ def _deed(deed: str, words: str) -> None:
 _deed("pause", "Give the update to no further device; devices that have begun go on.")
 _deed("resume", "Go on with a rollout that was paused, or that stopped itself.")
 _deed("stop", "End a rollout: open updates are cancelled, the other devices never get it.")
+
+
+@app.command(
+    epilog="Example: sekisho rollout retry lamps-1.3 --server https://updates.example.com --user alice",
+    help="Make and start a new rollout for the devices on which one failed (it must have ended).",
+)
+@with_api
+def retry(api: Api, rollout: NameArgument, as_json: JsonOption = False) -> None:
+    """Make it, print it."""
+    _show(fleet.retry_rollout(api, rollout), as_json)

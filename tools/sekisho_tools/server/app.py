@@ -13,10 +13,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from . import actions, ddi, management, notify, releases, rollouts, web
+from . import actions, ddi, management, notices, notify, releases, rollouts, web
 from .devices import Devices
 from .errors import Problem
 from .front import Front
+from .metrics import Metrics
 from .operators import Doorkeeper
 from .options import Options
 from .store import Busy, Store, Tx
@@ -27,6 +28,8 @@ WORK_SECONDS = 1.0
 """How often rollouts and silence are looked at."""
 FORGET_MS = 3_600_000
 """How often old history is looked for."""
+ALARM_MS = 60_000
+ALARM_REST_MS = 3_600_000
 TITLE = "Sekisho update server"
 
 
@@ -65,6 +68,27 @@ async def _busy(_request: Request, _error: Exception) -> Response:
     return JSONResponse(Problem(503, "busy", "The server is busy.").body(), 503, {"Retry-After": "5"})
 
 
+class Alarm:
+    """Notices when more than *limit* requests are refused in ALARM_MS (UPD06); tells of it once in ALARM_REST_MS."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._since = 0
+        self._quiet_until = 0
+        self._before: dict[str, int] = {}
+
+    def look(self, now: int, metrics: Metrics) -> dict[str, int]:
+        """What was refused since the last minute began, if that is worth an alarm; else nothing."""
+        counts = {name: metrics.limited[name] + metrics.denied[name] for name in {*metrics.limited, *metrics.denied}}
+        more = {name: count - self._before.get(name, 0) for name, count in counts.items()}
+        loud = bool(self.limit) and sum(more.values()) > self.limit and now >= self._quiet_until
+        if loud:
+            self._quiet_until = now + ALARM_REST_MS
+        if loud or not 0 <= now - self._since < ALARM_MS:
+            self._since, self._before = now, counts
+        return {name: count for name, count in sorted(more.items()) if count} if loud else {}
+
+
 class Server:
     """Everything that belongs to one data directory. ``asgi`` is the application to serve."""
 
@@ -77,6 +101,7 @@ class Server:
         self.notifier = notify.Notifier(store, options)
         self.loop: asyncio.AbstractEventLoop | None = None
         self._forget_next = 0
+        self._alarm = Alarm(options.limits.alarm)
         self._tasks: list[asyncio.Task[None]] = []
         app = FastAPI(
             title=TITLE,
@@ -119,9 +144,15 @@ class Server:
         """Write what polls said, look for silence, move rollouts on."""
         await self.devices.flush()
         events = self.asgi.metrics.events
+        refused = self._alarm.look(self.store.clock(), self.asgi.metrics)
+        if refused:
+            events["floods"] += 1
+            log.warning("many requests are refused", extra={"refused": refused})
 
         def job(tx: Tx) -> tuple[int, int]:
             actions.end_passed_windows(tx)
+            if refused:
+                notices.flood(tx, refused, ALARM_MS // 1000)
             if tx.now >= self._forget_next:
                 more = actions.forget_old(tx) >= actions.FORGET_AT_ONCE
                 self._forget_next = tx.now + (0 if more else FORGET_MS)

@@ -11,6 +11,7 @@ from .tables import action_status, dist_set, notice, rollout
 
 FAILED = "device_failed"
 SILENT = "device_silent"
+FLOOD = "requests_refused"
 ROLLOUT_STOPPED = "rollout_paused_by_itself"
 ROLLOUT_FINISHED = "rollout_finished"
 
@@ -43,6 +44,12 @@ def _about(tx: Tx, action: Row[Any], controller_id: str) -> dict[str, Any]:
     if action.rollout_id:
         detail["rollout"] = tx.conn.scalar(select(rollout.c.name).where(rollout.c.id == action.rollout_id))
     return detail
+
+
+def flood(tx: Tx, refused: dict[str, int], seconds: int) -> None:
+    """Somebody asks for more than they may, or guesses: *refused* says how often, by what was exceeded."""
+    total = sum(refused.values())
+    add(tx, FLOOD, f"{total} requests were refused in {seconds} seconds", refused=refused, seconds=seconds)
 
 
 def failed(tx: Tx, action: Row[Any], controller_id: str) -> None:

@@ -24,6 +24,8 @@ class Limits:
     burst: float = 10
     failures: float = 0.2
     """Failed authentications per second from one address, and a hundred times as many at once."""
+    alarm: float = 1000
+    """Refused requests (over a limit, or not authenticated) in a minute that somebody is told of; 0: nobody is."""
 
 
 @dataclass(frozen=True)
