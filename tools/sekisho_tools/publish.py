@@ -94,8 +94,8 @@ def gather(root: Path | None, class_id: UUID | None, files: Sequence[Path]) -> G
 def publish(root: Path, class_id: UUID | None, files: Sequence[Path]) -> Published:
     """Publish *files* (at most one release, any number of payloads and key sets; told apart by their content).
 
-    *class_id* None takes the class that the release names. Payloads that are not among *files* are taken from
-    ``payload/`` beside the release, where `release create` puts them, and so is the SBOM.
+    *class_id* None takes the class that the release names. Payloads and SBOM that are not among *files* are taken from
+    beside the release, where `release create` puts them, or from the site that the release lies in.
 
     Raises ToolError: FILE, ENVELOPE (two releases, or one that cannot be read), CLASS (the release does not name
     *class_id*, or nothing says which class is meant), IMAGE_DIGEST (a payload that the release does not name), PAYLOAD
@@ -142,7 +142,7 @@ def _named_payloads(
         have.add(digest)
     found: list[tuple[Path, bytes]] = []
     for digest in sorted((fetched or named) - have):
-        beside = release.parent / "payload" / digest.hex()
+        beside = payload_near(release, digest)
         if beside.exists():
             found.append((beside, read_file(beside, "payload")))
             if hashlib.sha256(found[-1][1]).digest() != digest:
@@ -152,6 +152,12 @@ def _named_payloads(
     return found + _bill_beside(release, bills - have)
 
 
+def payload_near(release: Path, digest: bytes) -> Path:
+    """Where a payload of the file *release* lies: in ``payload/`` beside it, or in that of the site that it lies in."""
+    beside, site = (folder / "payload" / digest.hex() for folder in (release.parent, release.parent.parent))
+    return site if site.exists() and not beside.exists() else beside
+
+
 def sbom_digests(manifest: suit.Manifest) -> set[bytes]:
     """SHA-256 of the SBOMs that the texts of a release name."""
     return {bytes.fromhex(digest) for digest in _SBOM.findall(" ".join(map(str, (manifest.text or {}).values())))}
@@ -159,8 +165,9 @@ def sbom_digests(manifest: suit.Manifest) -> set[bytes]:
 
 def _bill_beside(release: Path, wanted: set[bytes]) -> list[tuple[Path, bytes]]:
     """The SBOM beside *release*, if there is one: devices do not need it. ToolError SBOM for another than the named."""
-    path = release.with_suffix(BILL)
-    if not wanted or not path.exists():
+    places = [release.with_suffix(BILL), *(payload_near(release, digest) for digest in wanted)]
+    path = next((one for one in places if one.exists()), None)
+    if not wanted or path is None:
         return []
     data = read_file(path, "SBOM", MAX_BILL)
     if hashlib.sha256(data).digest() not in wanted:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from . import cose, device_code, imagefile, packing, release_check, sbom, suit
+from . import cose, device_code, imagefile, packing, publish, release_check, sbom, suit
 from . import keyset as host_keyset
 from .errors import ToolError
 from .files import read_file, write_atomic
@@ -398,8 +398,8 @@ def own_identity(envelope: suit.Envelope) -> Identity:
 
 
 def find_payload(release: Path, digest: bytes, candidates: Mapping[bytes, Path]) -> Path:
-    """The file that should hold the payload: one of *candidates* by SHA-256, else payload/<sha256> beside *release*."""
-    return candidates.get(digest) or release.parent / payload_path(digest)
+    """The file that should hold the payload: one of *candidates* by SHA-256, else payload/<sha256> near *release*."""
+    return candidates.get(digest) or publish.payload_near(release, digest)
 
 
 def verify(
