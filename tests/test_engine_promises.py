@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from helpers import release
+from helpers import images, release
 from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from sekisho_boot import engine, ledger, otadata, reasons, records
@@ -150,6 +150,57 @@ def test_an_application_trial_that_is_never_confirmed_is_tried_three_times(paire
         seen.append((mounted(up) == APP_B, up.decision.trial))
     assert seen == [(True, True)] * engine.MAX_ATTEMPTS + [(False, False)] * 3
     assert (mounted(up), reasons.name(up.engine.status()["last"][0])) == (APP_A, "ATTEMPTS")
+
+
+def test_an_application_on_trial_ends_with_the_firmware_it_was_tried_on(paired):
+    """The bootloader falls back while the pair is on trial: the trial is over, and the other firmware is not in it."""
+    up = update(paired, make(4, {APP: APP_B}, ties={FW: 3}))
+    assert (up.running, mounted(up)) == (1, APP_B)
+    paired.flash.buffer[paired.layout["ota_1"].offset + 9000] ^= 1
+    up = paired.power_on()
+    assert (up.running, up.decision.trial, mounted(up)) == (0, False, None)
+    assert (reasons.name(up.engine.status()["last"][0]), degraded(up)) == ("FALLBACK", "FALLBACK")
+
+
+def test_a_choice_that_came_back_has_all_its_tries_again(desk):
+    """Otherwise the fourth lost otadata entry in the life of a device would cost it the newer image."""
+    confirmed(desk, UPDATE)
+    part = desk.part("otadata")
+    for _ in range(2 * engine.MAX_ATTEMPTS):
+        otadata.normalise(part, 0)
+        assert desk.power_on().running == 1
+        assert degraded(desk.power_on()) == ""
+
+
+@pytest.mark.requirement("UPE02", "UPE03")
+def test_an_order_without_a_nonce_that_was_drawn_is_refused():
+    keys = make_keyset(operators=1)
+    desk = Desk(keys=keys)
+    desk.factory(FACTORY, OLD)
+    up = confirmed(desk, UPDATE)
+    assert up.engine.state.nonce == 0
+    order = {1: 3, 2: up.port.device, 3: 0, 4: ISSUED + YEAR, 5: FACTORY.plan.digest}
+    permit = cose.sign1(release.encode(order), keys.operators[0], attached=True)
+    assert refusal(up.engine.rollback, permit) == "PERMIT"
+
+
+@pytest.mark.requirement("UPE02", "UPE16")
+def test_below_the_hardware_floor_the_idle_image_is_chosen_by_no_order_and_no_rule():
+    keys = make_keyset(operators=1)
+    desk = Desk(keys=keys)
+    old, new = (images.app(text.ljust(8000, "."), secure_version=level) for text, level in (("old", 1), ("new", 3)))
+    factory = make(1, {FW: old})
+    desk.factory(factory, old)
+    confirmed(desk, make(2, {FW: new}))
+    desk.fuse = 2
+    up = desk.power_on()
+    assert degraded(up) == ""
+    order = {1: 3, 2: up.port.device, 3: up.engine.nonce(), 4: ISSUED + YEAR, 5: factory.plan.digest}
+    permit = cose.sign1(release.encode(order), keys.operators[0], attached=True)
+    assert refusal(up.engine.rollback, permit) == "PERMIT_TARGET"
+    desk.fuse = 0
+    with pytest.raises(ResetError):
+        desk.power_on().engine.rollback(permit)  # it was the floor that forbade it
 
 
 @pytest.mark.requirement("UPE02")
