@@ -97,3 +97,11 @@ def test_mutants_change_one_thing_each_and_keep_their_names(monkeypatch: pytest.
     original = (device_code.BOOT / "sekisho_boot" / "otadata.py").read_text()
     for one in found:
         assert one.constant or one.source != original
+
+
+def test_mutants_without_effect_are_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    mutation = load("mutation")
+    names = {one.name for module in mutation.PURE for one in mutation.mutants(module)}
+    assert set(mutation.EQUIVALENT) <= names
+    assert all(mutation.EQUIVALENT.values())
