@@ -177,8 +177,8 @@ def _own_lines(statement: ast.stmt) -> range:
     return range(statement.lineno, max(last, statement.lineno) + 1)
 
 
-def mutants(module: str) -> list[Mutant]:
-    """Every mutant of the functions and of the integer constants of a module."""
+def mutants(module: str, *, sources: bool = True) -> list[Mutant]:
+    """Every mutant of the functions and of the integer constants of a module; without *sources* only their names."""
     source = (BOOT / f"{module}.py").read_text()
     tree, lines = ast.parse(source), source.splitlines()
     found: list[Mutant] = []
@@ -208,9 +208,11 @@ def mutants(module: str) -> list[Mutant]:
         for statement in [one for one in ast.walk(function) if isinstance(one, ast.stmt) and one is not function]:
             for node in list(_own(statement)):
                 for what, new in _variants(node):
-                    clone = _Replace(node, new).visit(tree)
-                    mutated = ast.unparse(ast.fix_missing_locations(clone))
-                    _Replace(new, node).visit(tree)
+                    mutated = ""
+                    if sources:
+                        clone = _Replace(node, new).visit(tree)
+                        mutated = ast.unparse(ast.fix_missing_locations(clone))
+                        _Replace(new, node).visit(tree)
                     line = getattr(node, "lineno", statement.lineno)
                     add(name, what, line, lines=_own_lines(statement), source=mutated)
     return found
