@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ class SecureServer(bad_server.BadServer):
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(PAYLOAD)
         self.context = context
+        self.then: ssl.SSLContext | None = None  # of the second and further connections, where it is another
         self.url = f"https://localhost:{self.port}"
 
     def _accept(self) -> None:
@@ -74,7 +76,8 @@ class SecureServer(bad_server.BadServer):
 
     def _wrap(self, sock) -> None:
         try:
-            secure = self.context.wrap_socket(sock, server_side=True)
+            context, self.context = self.context, self.then or self.context
+            secure = context.wrap_socket(sock, server_side=True)
         except OSError:
             sock.close()
             return
@@ -95,17 +98,20 @@ def fetch(url: str, ca: bytes) -> str:
     ).strip()
 
 
+@pytest.mark.requirement("STS07", "UPD03")
 def test_a_server_with_a_certificate_of_the_pinned_ca_is_used(authority: Authority, tmp_path: Path) -> None:
     with SecureServer(authority.server(tmp_path)) as server:
         assert fetch(server.url + "/good", authority.der).startswith("200 0+10240/10240 ")
 
 
+@pytest.mark.requirement("STS07", "UPD03")
 def test_the_certificate_of_another_ca_is_refused(authority: Authority, tmp_path: Path) -> None:
     with SecureServer(Authority("Mallory").server(tmp_path)) as server:
         assert fetch(server.url + "/good", authority.der).startswith("SERVER 0 the server's certificate is refused")
         assert server.requests == []
 
 
+@pytest.mark.requirement("STS07", "UPD03")
 def test_a_certificate_for_another_name_is_refused(authority: Authority, tmp_path: Path) -> None:
     with SecureServer(authority.server(tmp_path, "elsewhere.example")) as server:
         assert fetch(server.url + "/good", authority.der).startswith("SERVER 0 the server's certificate is refused")
@@ -116,6 +122,58 @@ def test_a_certificate_for_another_name_is_refused(authority: Authority, tmp_pat
 def test_a_certificate_outside_its_dates_is_refused(authority: Authority, tmp_path: Path, begin, end) -> None:
     with SecureServer(authority.server(tmp_path, begin=begin, end=end)) as server:
         assert fetch(server.url + "/good", authority.der).startswith("SERVER 0 the server's certificate is refused")
+
+
+def early(url: str, ca: bytes, moves: str) -> list[str]:
+    """What `fetch` says where the clock may be moved (*moves*, a Python expression), after what it was moved to."""
+    return micropython.run(
+        "from device import http_cases; import asyncio; from sekisho import http; http_cases.be_patient('')\n"
+        f"def early(born):\n    print(born)\n    return {moves}\n"
+        "http.early = early\n"
+        f"print(asyncio.run(http_cases.outcome({url!r}, ca={ca!r})))",
+        heap="160k",
+    ).split("\n")
+
+
+def test_a_clock_before_a_certificate_of_the_pinned_ca_is_moved_on_to_it(authority: Authority, tmp_path: Path) -> None:
+    young = authority.server(tmp_path, begin=NOW + DAY, end=NOW + 2 * DAY)
+    begin = str(int((NOW + DAY).timestamp()))
+    with SecureServer(young) as server:
+        assert early(server.url + "/good", authority.der, "False")[1].startswith("SERVER 0 the server's certificate is")
+        still = early(server.url + "/good", authority.der, "True")  # the machine's clock stays, so it fails again
+        assert still[:2] == [begin, "0"]
+        assert still[2].startswith("SERVER 0 the server's certificate is refused")
+        assert server.requests == []
+        server.then = authority.server(tmp_path)
+        moved = early(server.url + "/good", authority.der, "True")  # ... and here time has passed
+        assert moved[0] == begin
+        assert moved[1].startswith("200 0+10240/10240 ")
+
+
+def test_the_clock_stays_where_a_stranger_shows_a_certificate_of_the_future(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with SecureServer(Authority("Mallory").server(tmp_path, begin=NOW + DAY, end=NOW + 2 * DAY)) as server:
+        said = early(server.url + "/good", authority.der, "born > 0")
+        assert said[:2] == [str(int((NOW + DAY).timestamp())), "0"]
+        assert said[2].startswith("SERVER 0 the server's certificate is refused")
+
+
+@pytest.mark.requirement("STS07")
+def test_tls_before_1_2_is_refused(authority: Authority, tmp_path: Path) -> None:
+    context = authority.server(tmp_path)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with SecureServer(context) as server:
+        assert fetch(server.url + "/good", authority.der).split()[0] == "NETWORK"
+        assert server.requests == []
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the server does speak it
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        old.minimum_version = ssl.TLSVersion.TLSv1
+        with socket.create_connection(("127.0.0.1", server.port)) as raw, old.wrap_socket(raw) as sock:
+            assert sock.version() == "TLSv1.1"
 
 
 def test_a_server_that_speaks_no_tls_is_an_error_not_a_hang(authority: Authority) -> None:

@@ -378,7 +378,7 @@ class Agent:
         """Certificates have dates: where there is TLS, the clock is brought to the time that has certainly passed."""
         if self.ca:
             clock.raise_to(self.engine.now())
-            http.hear = self._heard  # type: ignore[assignment]
+            http.hear, http.early = self._heard, clock.proved  # type: ignore[assignment]
 
     def _heard(self, date: str) -> None:
         clock.told(date, self.engine.now())

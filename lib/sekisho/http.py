@@ -30,6 +30,11 @@ def hear(_: str) -> None:
     """Replaced by whoever wants the Date header of servers whose certificate was verified."""
 
 
+def early(_: int) -> bool:
+    """Replaced by whoever may move the clock on to the first second of a certificate, see `clock.proved`."""
+    return False
+
+
 class Failed(Refused):
     """A request that failed: ``code`` is a reason code, ``detail`` one sentence, ``pause`` the server's wish in s.
 
@@ -42,6 +47,7 @@ class Failed(Refused):
         self.pause = pause
         self.status = status
         self.challenge = ""  # what a 401 wants to be signed
+        self.born = 0  # first second of the youngest certificate, where all that speaks against it is its youth
 
 
 def split(url: str) -> tuple:
@@ -232,8 +238,11 @@ class Response:
         self.start, self.total = first, total
 
 
-async def _connect(host: str, port: int, ca):
-    """An open, non-blocking socket; a TLS one when *ca* (DER bytes of the one trusted CA) is given."""
+async def _connect(host: str, port: int, ca, ages=None):
+    """An open, non-blocking socket; a TLS one when *ca* (DER bytes of the one trusted CA) is given.
+
+    ages: a list that takes the first seconds of the server's certificates.
+    """
     try:
         place = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
     except OSError:
@@ -259,6 +268,14 @@ async def _connect(host: str, port: int, ca):
             context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
             context.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined]  # which the stubs lack
             context.load_verify_locations(ca)
+            if ages is not None:
+                from .clock import born
+
+                def look(certificate, _) -> int:
+                    ages.append(born(certificate))
+                    return 0
+
+                context.verify_callback = look  # type: ignore[attr-defined]
             sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             sock.setblocking(False)
     except OSError as error:
@@ -270,7 +287,7 @@ async def _connect(host: str, port: int, ca):
     return sock
 
 
-async def _send(sock, data) -> None:
+async def _send(sock, data, ages=()) -> None:
     deadline = time.ticks_add(time.ticks_ms(), PATIENCE)
     view = memoryview(data)
     while view:
@@ -279,7 +296,10 @@ async def _send(sock, data) -> None:
         except OSError as error:
             raise Failed(NETWORK, "no connection (%s)" % error)
         except ValueError as error:  # what MicroPython's TLS raises for a certificate that does not verify
-            raise Failed(SERVER, "the server's certificate is refused (%s)" % error)
+            failed = Failed(SERVER, "the server's certificate is refused (%s)" % str(error).strip())
+            if "future" in str(error) and ages:
+                failed.born = max(ages)
+            raise failed
         if sent:
             view = view[sent:]
         elif time.ticks_diff(deadline, time.ticks_ms()) < 0:
@@ -327,23 +347,29 @@ async def _ask(method: str, url: str, head: list, body, ca, line=None) -> Respon
         lines.append("Connection: close")
     request = ("\r\n".join(lines) + "\r\n\r\n").encode()
     kept = line.take((scheme, host, port)) if line else None
+    moved = False
     while True:
-        response = Response(kept or await _connect(host, port, ca if scheme == "https" else None))
+        ages: list = []
+        response = None
         try:
-            await _send(response._sock, request + body if body else request)
+            response = Response(kept or await _connect(host, port, ca if scheme == "https" else None, ages))
+            await _send(response._sock, request + body if body else request, ages)
             await response._read_head()
             if scheme == "https":
                 hear(response.date)
             return response
-        except Failed as failed:
-            response.close()
-            if not kept or failed.code != NETWORK:
-                raise
+        except BaseException as failed:
+            if response:
+                response.close()
+            if moved:
+                early(0)
             # An old connection may have been closed meanwhile. What must not be said twice is said on a fresh one.
+            again = kept and isinstance(failed, Failed) and failed.code == NETWORK
+            if not again:
+                moved = not moved and bool(getattr(failed, "born", 0)) and early(failed.born)  # type: ignore
+                if not moved:
+                    raise
             kept = None
-        except BaseException:
-            response.close()
-            raise
 
 
 async def get(url: str, start: int = 0, if_range: str = "", if_none: str = "", ca=None, head=()) -> Response:
