@@ -433,6 +433,25 @@ def test_a_receiver_that_is_down_is_told_later_and_once(tmp_path):
         assert len(posts) == 3
 
 
+def test_resuming_once_is_enough_when_the_whole_canary_failed(site):
+    release = site.release()
+    fleet = [site.device() for _ in range(4)]
+    query = "controllerid=in=(" + ",".join(device.name for device in fleet) + ")"
+    strict = {"successCondition": {"expression": "90"}, "errorCondition": {"expression": "0"}}
+    groups = [{"name": "canary", "targetPercentage": 25} | strict, {"name": "rest", "targetPercentage": 100} | strict]
+    body = {"name": "once", "distributionSetId": release, "targetFilterQuery": query, "groups": groups}
+    number = site.api.call("POST", "/rollouts", body)["id"]
+    site.api.call("POST", f"/rollouts/{number}/start")
+    first = next(device for device in fleet if device.link("deploymentBase"))
+    first.feedback(first.order()["id"], finished="failure")
+    site.work()
+    assert site.api.call("GET", f"/rollouts/{number}")["status"] == "paused"
+    site.api.call("POST", f"/rollouts/{number}/resume")
+    site.work()
+    assert site.api.call("GET", f"/rollouts/{number}")["status"] == "running"
+    assert sum(device.link("deploymentBase") is not None for device in fleet) == 3
+
+
 @pytest.mark.requirement("UPD06")
 def test_a_flood_is_told_once(tmp_path):
     with running(tmp_path, limits=Limits(address_reads=0, address_writes=0, device=0, failures=0, alarm=20)) as site:

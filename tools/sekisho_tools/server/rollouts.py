@@ -217,8 +217,10 @@ def resume(tx: Tx, who: str, number: int) -> None:
     tx.conn.execute(
         update(rollout_group).where(*stopped).values(status="running", stops_on_error=False, modified_at=tx.now)
     )
-    if not any(group.status == "running" for group in groups(tx.conn, number)):
-        _begin_next(tx, number)
+    running = [group.id for group in groups(tx.conn, number) if group.status == "running"]
+    counts = totals(tx.conn, running)
+    if not any(counts[one]["running"] or counts[one]["notstarted"] for one in running):
+        _begin_next(tx, number)  # there is nothing left in them that could decide otherwise
 
 
 def stop(tx: Tx, who: str, number: int) -> None:
@@ -431,6 +433,7 @@ def _step_one(tx: Tx, row: Row[Any]) -> int:
 def _after(tx: Tx, row: Row[Any], last: Row[Any], count: dict[str, int]) -> int:
     """What follows the group that began last, while others wait: the next one, a pause, or nothing yet."""
     size = sum(count.values())
+    ended = not count["running"] and not count["notstarted"]
     if count["finished"] * 100 >= last.success_threshold * size:
         if last.success_action == "PAUSE":
             _set_group(tx, last.id, success_action="NEXTGROUP")  # once
@@ -438,7 +441,7 @@ def _after(tx: Tx, row: Row[Any], last: Row[Any], count: dict[str, int]) -> int:
         else:
             _begin_next(tx, row.id)
         return 1
-    if not count["running"] and not count["notstarted"]:
+    if ended:
         words = f"group {last.name} ended with {count['finished']} of {size} devices updated"
         _stop_itself(tx, row, last, count, words, "finished")
         return 1
