@@ -30,7 +30,7 @@ def first_step(runner: Runner) -> campaign.Step:
     return campaign.golden(runner, State(runner.scenario.base()))[0]
 
 
-@pytest.mark.requirement("UPE14")
+@pytest.mark.requirement("UPE14", "ORG07")
 @pytest.mark.parametrize("name", ["first-boot", "unhealthy", "scrub"])
 def test_every_first_cut_of_a_short_scenario_holds(device, name):
     numbers = campaign.run(scenario(name), SMOKE, device)

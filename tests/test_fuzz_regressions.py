@@ -17,6 +17,7 @@ NAMES = [*targets.TARGETS, *fuzz.DESK_TARGETS]
 FOUND = sorted(path for path in seeds.REGRESSIONS.glob("*/*") if path.is_file())
 
 
+@pytest.mark.requirement("ORG07")
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_what_once_broke_a_parser_does_not_any_more(path: Path) -> None:
     fuzz.check(path.parent.name, path.read_bytes())
@@ -38,6 +39,7 @@ def test_the_seeds_reach_what_lies_behind_signatures() -> None:
         assert any(targets.run(name, data) == 0 for data in seeds.seeds(name)), name
 
 
+@pytest.mark.requirement("ORG07")
 def test_hostile_bytes_on_micropython(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
     monkeypatch.setattr(run_all, "REPLAYED", 60)
