@@ -78,6 +78,12 @@ class Fleet:
         found = self.call("GET", f"/targets/{target}/actions/{number}/status", limit=200, sort="id:ASC")["content"]
         return [(entry["type"], "; ".join(entry.get("messages") or ())) for entry in found]
 
+    def signed(self, target: object) -> list[bytes]:
+        """The signed documents that a device sent, newest first; each verified by the server as far as it could."""
+        found = self.call("GET", f"/targets/{target}/reports")
+        assert all(one["verdict"] != "invalid" for one in found), found
+        return [bytes.fromhex(one["cose"]) for one in found]
+
     def setting(self, name: str, value: object) -> None:
         """Sets a setting of the tenant."""
         self.call("PUT", f"/system/configs/{name}", {"value": value})

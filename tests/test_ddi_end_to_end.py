@@ -12,8 +12,12 @@ from pathlib import Path
 import ddi_sites
 import pytest
 from ddi_sites import Fleet
+from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product, consoles, firmware, run
+from sekisho import orders
+from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.world import Network, World
+from sekisho_tools import cose, report, wipe
 
 OLD, NEW = firmware("old", 60_000), firmware("new", 150_000)
 BREAKS = "import sekisho\nsekisho.on_health(lambda: False)\nasync def main():\n    print('application starts')\n"
@@ -198,3 +202,52 @@ def test_a_wrong_token_is_told_on_the_console_and_nothing_happens(fleet: Fleet, 
     lamp.order()
     console = consoles(run(lamp.world(), "HTTP 401"))
     assert "fetched" not in console
+
+
+@pytest.mark.requirement("STS05", "SSS05", "SSS03", "STS08", "HLC07")
+def test_orders_come_with_the_servers_actions_and_reports_and_statements_go_back(lamp: Lamp, tmp_path: Path) -> None:
+    """A report with its nonce and the event log, and a last statement, over the device's own connection."""
+    lamp.product.keys = make_keyset(operators=1)
+    lamp.product.__post_init__()
+    ids = "import sekisho\nasync def main():\n    print('key', sekisho.secure_key())\n"
+    shows = ids.replace("sekisho.secure_key()", "__import__('sekisho.secure').secure.component().public().hex()")
+    lamp.product.personalities.default = lamp.product.personality(application=shows)
+    world = lamp.world()
+    counter = 0
+
+    def give(action: str, **argument: object) -> tuple[int, bytes]:
+        nonlocal counter
+        counter += 1
+        members = {1: orders.ACTIONS[action][0], 2: [1, lamp.product.device.classes[0]], 4: ISSUED + YEAR, 6: counter}
+        if argument:
+            members[5] = argument["to"]
+        document = cose.sign1(cose.encode(members), signer("operator"), attached=True)
+        release = lamp.fleet.release((f"order-{action}.cose", document))
+        return lamp.fleet.assign(lamp.name, release), document
+
+    number, _ = give("settings", to={"poll": 31})
+    console = consoles(run(world, "order obeyed"))
+    public = bytes.fromhex(console.partition("key ")[2].split()[0])
+    run(world, "sekisho: NOTHING")
+    assert lamp.fleet.ended(lamp.name, number) == "finished"
+    number, _ = give("settings", to={"poll": 1})
+    run(world, "could not be done: SETTING")
+    run(world, "sekisho: NOTHING")
+    assert lamp.fleet.ended(lamp.name, number) == "error"
+    if lamp.fleet.url == ddi_sites.HAWKBIT:
+        return  # it takes no reports
+    number, _ = give("report", to=b"\x0b\x0c")
+    run(world, "sekisho: report sent", seconds=90)
+    told = lamp.fleet.signed(lamp.name)
+    verdict = report.verify(told[0], public, nonce=b"\x0b\x0c")
+    names = report.describe(verdict.report)["events"]
+    assert "ORDER" in names
+    assert not any("event log" in finding.text for finding in verdict.findings if finding.bad)
+    number, document = give("decommission")
+    console = consoles(run(world, "sekisho: decommissioned", seconds=90))
+    assert lamp.fleet.ended(lamp.name, number) == "finished"
+    statement = wipe.verify(lamp.fleet.signed(lamp.name)[0], public)
+    assert (statement.action, statement.done) == ("decommission", False), "promised while there was a network"
+    assert statement.order == orders.digest(document).hex()
+    last = consoles(list(power_cycle(world, limits=Limits(20), max_boots=1)))
+    assert wipe.verify(wipe.read((console + last).encode()), public).done

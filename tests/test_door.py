@@ -88,7 +88,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (values, "KEPT"), (settings, "SETTINGS"), (settings, "STATE"), (settings, "TOLD"), (eventlog, "PATH"),
         (duties, "MARKS"), (duties, "REPORT"), (devicekey, "PATH"),
     ):  # fmt: skip
-        monkeypatch.setattr(module, name, str(tmp_path / name.lower()))
+        monkeypatch.setattr(module, name, str(tmp_path / f"{module.__name__}-{name.lower()}"))
     monkeypatch.setattr("sekisho.interfaces.apply", list)
     device_sockets.install()
 
@@ -295,6 +295,31 @@ def test_orders_come_through_the_door_as_they_come_from_the_server(device: Devic
     assert {"ORDER", "ORDER_REFUSED", "SETTINGS"} <= set(device.events())
     device.agent.duties = None
     assert code_of(device.door.order, document) == "DISABLED"
+
+
+@pytest.mark.requirement("SSS04")
+def test_an_order_rotates_the_log_once_and_edits_nothing(device: Device) -> None:
+    for number in range(20):
+        device.duties.log.append(eventlog.SETTINGS, 0, number)
+    head = device.duties.log.number
+    assert device.door.order(device.order("rotate-log", 1)) == 0
+    found = events.verify(device.duties.log.export())
+    assert [entry.number for entry in found] == list(range(1, head + 3))
+    assert [entry.event for entry in found[-2:]] == ["ROTATED", "ORDER"]
+    device.duties.log.rotate(found[-2].detail[:8])  # begun again after a power cut
+    assert device.duties.log.number == head + 2
+    assert device.door.order(device.order("rotate-log", 2)) == 0
+    found = events.verify(device.duties.log.export())
+    assert found[0].number == head + 1, "the file before it is gone, and the chain still holds"
+    device.start()
+    assert device.duties.log.number == head + 4
+
+
+@pytest.mark.requirement("STS05")
+def test_rotating_the_log_takes_the_right_to_change_settings(device: Device) -> None:
+    assert orders.ACTIONS["rotate-log"][1] == orders.SETTINGS
+    assert reasons.name(device.door.order(device.order("rotate-log", 1, _5=1))) == "PERMIT"
+    assert "ROTATED" not in device.events()
 
 
 def test_an_update_that_was_brought_wakes_the_agent_for_the_restart(device: Device) -> None:

@@ -6,7 +6,7 @@ import pytest
 from helpers import images, release
 from helpers.desk import CLASS, VENDOR, Desk, Up, fetch
 from helpers.keys import make_keyset
-from sekisho import efuse
+from sekisho import efuse, secure
 from sekisho_boot import reasons
 from sekisho_boot.reasons import Refused
 from sekisho_sim.efuse import Efuse
@@ -29,6 +29,17 @@ class Registers:
             self.plain[address] = value
         else:
             self.fuses.write32(address, value & 0xFFFFFFFF)
+
+
+class Chip(secure.Esp32):
+    """The ESP32 back end on these registers."""
+
+    def __init__(self, desk: Desk, registers: Registers) -> None:
+        super().__init__(desk.config)
+        self.registers = registers
+
+    def _registers(self) -> Registers:
+        return self.registers
 
 
 def firmware(text: str, version: int) -> bytes:
@@ -56,9 +67,9 @@ def device(hw_floor: int, *, opted: bool = True) -> tuple[Desk, Up]:
 def test_burns_the_smaller_of_key_set_floor_and_running_image(hw_floor, burnt):
     desk, up = device(hw_floor)
     registers = Registers()
-    assert efuse.raise_floor(up.engine, registers) == 0, "nothing is burnt during a trial"
+    assert efuse.raise_floor(up.engine, Chip(desk, registers)) == 0, "nothing is burnt during a trial"
     up.engine.confirm()
-    assert efuse.raise_floor(desk.power_on().engine, registers) == burnt
+    assert efuse.raise_floor(desk.power_on().engine, Chip(desk, registers)) == burnt
     assert registers.fuses.secure_version == burnt
 
 
@@ -66,7 +77,7 @@ def test_without_opting_in_nothing_is_burnt():
     desk, up = device(3, opted=False)
     up.engine.confirm()
     registers = Registers()
-    assert efuse.raise_floor(desk.power_on().engine, registers) == 0
+    assert efuse.raise_floor(desk.power_on().engine, Chip(desk, registers)) == 0
     assert registers.fuses.burns == 0
 
 
@@ -76,7 +87,7 @@ def test_a_lower_idle_image_is_unbootable_before_the_floor_rises_and_refused_aft
     up.engine.confirm()
     registers = Registers()
     assert desk.flash.read(0x10000, 1) == b"\xe9"
-    efuse.raise_floor(desk.power_on().engine, registers)
+    efuse.raise_floor(desk.power_on().engine, Chip(desk, registers))
     assert desk.flash.read(0x10000, 4096) == b"\xff" * 4096
     desk.fuse = efuse.level(registers)
     old = make(3, firmware("newer but weaker", 2))

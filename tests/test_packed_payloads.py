@@ -16,6 +16,7 @@ from device import payload_cases
 from helpers import deflate, firmware, images, micropython
 from helpers.keys import ISSUED, make_keyset
 from sekisho import payload
+from sekisho.issued import Kek
 from sekisho_boot import keyset
 from sekisho_boot import suit as boot
 from sekisho_boot.reasons import Refused
@@ -177,7 +178,7 @@ def test_firmware_and_application_travel_packed_together(monkeypatch: pytest.Mon
     what = release.create(request, keyset.release[0], keyset.document)
     plan = check(what.envelope)
     for forms, part, target in zip(payload.offers(what.envelope, plan), parts, plan.targets, strict=True):
-        form = payload.choose(forms, [GROUP.kek], ANY)
+        form = payload.choose(forms, [Kek(GROUP.kek)], ANY)
         out = bytearray()
         unpacker = payload.Unpacker(form, target.size, 0, lambda _at, view, out=out: out.extend(view))
         data = memoryview(bytearray(what.packed[form.digest]))
@@ -265,11 +266,11 @@ def test_whoever_has_no_key_of_the_group_gets_nothing(monkeypatch: pytest.Monkey
     deflate.install(monkeypatch)
     what = made(groups=(GROUP,))
     forms = payload.offers(what.envelope, check(what.envelope))[0]
-    for keks in ([], [OTHER.kek]):
+    for keks in ([], [Kek(OTHER.kek)]):
         with pytest.raises(Refused) as caught:
             payload.choose(forms, keks, ANY)
         assert reason(caught.value.code) == "CONTENT_KEY"
-    assert payload.choose(forms, [OTHER.kek, GROUP.kek], ANY).key is not None
+    assert payload.choose(forms, [Kek(OTHER.kek), Kek(GROUP.kek)], ANY).key is not None
     assert IMAGE[:64] not in b"".join(what.packed.values())
 
 
@@ -282,10 +283,10 @@ def test_an_encryption_that_the_key_set_no_longer_allows_is_not_decrypted(monkey
         trusted = keyset.parse(make_keyset(algorithms=policy).document)
         assert payload.choose(plain, [], trusted).compressed, "what is not encrypted is not touched by it"
         if allowed:
-            assert payload.choose(forms, [GROUP.kek], trusted).key is not None
+            assert payload.choose(forms, [Kek(GROUP.kek)], trusted).key is not None
             continue
         with pytest.raises(Refused) as caught:
-            payload.choose(forms, [GROUP.kek], trusted)
+            payload.choose(forms, [Kek(GROUP.kek)], trusted)
         assert reason(caught.value.code) == "ALGORITHM"
 
 
@@ -317,7 +318,7 @@ def test_the_content_key_is_another_one_for_each_plaintext_and_the_same_bytes_co
 def test_group_keys_are_secrets_and_are_read_back(tmp_path: Path) -> None:
     key = packing.make_group_key("line-a", tmp_path / "a.kek")
     assert packing.read_group_key(tmp_path / "a.kek") == key
-    assert key.key_id == payload.key_id(key.kek)
+    assert key.key_id == Kek(key.kek).id
     for sin, code in (
         (lambda: (tmp_path / "a.kek").chmod(0o644), "KEY_EXPOSED"),
         (lambda: (tmp_path / "a.kek").write_text("{}") and (tmp_path / "a.kek").chmod(0o600), "KEY_FORMAT"),

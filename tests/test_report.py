@@ -346,3 +346,32 @@ def test_numbers_and_text_where_bytes_belong_are_refused_before_any_memory_is_as
     with pytest.raises(ToolError) as caught:
         desk_report._uuid(value)
     assert caught.value.code == "REPORT"
+
+
+@pytest.mark.requirement("SSS04", "SSS05")
+def test_the_newest_entries_of_the_event_log_come_along_and_must_chain_up_to_the_signed_head(device: Device) -> None:
+    for number in range(40):
+        device.log.append(eventlog.SETTINGS, 0, number)
+    told = desk_report.parse(device.report())
+    found = desk_report.entries(told)
+    assert [int.from_bytes(one[:4], "little") for one in found] == list(range(1, 33))
+    device.reporter.told = 32  # the server has those
+    found = desk_report.entries(desk_report.parse(device.report()))
+    assert [int.from_bytes(one[:4], "little") for one in found] == list(range(33, 41))
+    assert device.verdict().good
+    for change, words in (
+        (lambda log: log[:64] + log[128:], "removed, changed or moved"),
+        (lambda log: log[:70] + b"x" + log[71:], "removed, changed or moved"),
+        (lambda log: log[64:128] + log[:64] + log[128:], "removed, changed or moved"),
+        (lambda log: log[:-32] + bytes(32), "removed, changed or moved"),
+    ):
+        device.reporter.events = lambda change=change: change(b"".join(found))  # type: ignore[misc]
+        assert any(words in text for text in device.wrong()), words
+    device.reporter.events = lambda: found[-1][:-32] + bytes(32)  # type: ignore[method-assign]
+    assert any("not the one that it signed for" in text for text in device.wrong())
+    device.reporter.events = lambda: b"x" * 63  # type: ignore[method-assign]
+    with pytest.raises(ToolError, match="wrong size"):
+        device.verdict()
+    device.reporter.told = 1000  # the log began anew
+    del device.reporter.events
+    assert len(desk_report.entries(desk_report.parse(device.report()))) == 32

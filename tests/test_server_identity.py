@@ -48,7 +48,7 @@ class Log:
 
 
 def last_words(key: Key, action: int) -> bytes:
-    return wipe.statement(key, DEVICE, ISSUED, action, bytes(8), Log)
+    return wipe.statement(key, DEVICE, ISSUED, action, bytes(8), [Log.number, Log.hash], wipe.PROMISED)
 
 
 def keyed(site: Site, name: str) -> tuple[Device, Key]:

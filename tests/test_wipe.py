@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from helpers import powercut, site
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product, firmware
 from sekisho import orders, record
 from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.flash import Flash, MemPart, cut_states
-from sekisho_tools import cose, flashimage, layout
+from sekisho_tools import cose, flashimage, layout, wipe
 from sekisho_tools.device_code import FIRMWARE
+from sekisho_tools.errors import ToolError
 
 LAYOUT = layout.load(FIRMWARE / "partitions" / "4MiB.csv")
 OLD = firmware("old", 20_000)
+SEED = hashlib.sha256(b"device key").digest()
+PUBLIC = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
+KEY = SEED + PUBLIC
 SECRET = b"a secret of the user, 0123456789"
 ORDER = """
 import sekisho
@@ -27,6 +35,10 @@ engine = sekisho.engine()
 record = Record(engine.port.part)
 orders = Orders(engine, record, Settings())
 print("application", record.get(OWNER))
+from sekisho import secure
+component = secure.component()
+if component.kept():
+    print("key", component.public().hex())
 try:
     orders.obey({document!r})
     print("obeyed")
@@ -41,6 +53,12 @@ except OSError:
 """
 
 
+def kept(content: bytes) -> bytes:
+    """A file as `sekisho.store` keeps it."""
+    head = b"SKF1" + struct.pack("<II", 1, len(content))
+    return head + struct.pack("<I", zlib.crc32(content, zlib.crc32(head))) + content
+
+
 class Case:
     """A device full of secrets, and an order for it."""
 
@@ -53,7 +71,7 @@ class Case:
         for label in ("ota_1", "app_0", "app_1", "nvs", "vfs", "data"):
             part = LAYOUT[label]
             if label == "data":
-                files = {"sekisho.json": b'{"server": "http://old"}', "secret": SECRET * 200}
+                files = {"sekisho.json": b'{"server": "http://old"}', "secret": SECRET * 200, "device.0": kept(KEY)}
                 content = flashimage.make_littlefs(part.size, files, label)
             elif label == "vfs":
                 content = flashimage.make_littlefs(part.size, {"secret": SECRET * 200}, label)
@@ -76,6 +94,14 @@ class Case:
         part = LAYOUT[label]
         return self.world.flash_path.read_bytes()[part.offset : part.offset + part.size]
 
+    def statement(self) -> wipe.Statement:
+        """What the device signed last, verified."""
+        order, state, document = self.record().get(record.STATEMENT)
+        found = wipe.verify(document, PUBLIC)
+        assert order == orders.digest(self.document) == bytes.fromhex(found.order)
+        assert found.done == (state == 2)
+        return found
+
     def record(self) -> record.Record:
         return record.Record(MemPart(LAYOUT["sekisho"].size, Flash(bytearray(self.part("sekisho"))), 0))
 
@@ -93,7 +119,11 @@ def test_a_wipe_leaves_nothing_of_the_owner_and_a_device_that_works(tmp_path: Pa
     assert "sekisho: wiped" in console
     assert "refused ORDER_REPLAY" in console  # the same order, found again by the wiped device
     assert "data can be written" in console
-    assert SECRET not in case.world.flash_path.read_bytes()
+    assert f"key {PUBLIC.hex()}" in console.partition("obeyed")[0]
+    assert "key" not in console.partition("sekisho: wiped")[2]
+    for secret in (SECRET, SEED):
+        assert secret not in case.world.flash_path.read_bytes()
+    assert (case.statement().action, case.statement().done) == (action, True)
     for label in ("ota_1", "app_0", "app_1", "nvs", "vfs"):
         assert blank(case.part(label)), label
     assert case.part("ota_0")[: len(OLD)] == OLD
@@ -109,6 +139,9 @@ def test_a_decommissioned_device_starts_into_the_dead_state_for_ever(tmp_path: P
     assert "sekisho: decommissioned" in console
     assert SECRET not in case.world.flash_path.read_bytes()
     assert blank(case.part("data"))
+    told = wipe.verify(wipe.read(console.encode()), PUBLIC)  # from the cable of a device that does nothing any more
+    assert (told.action, told.done) == ("decommission", True)
+    assert told == case.statement()
     again = case.run()
     assert "application" not in again
     assert "sekisho: decommissioned" in again
@@ -126,6 +159,7 @@ def test_a_cut_anywhere_in_a_wipe_is_followed_by_all_of_it_and_no_application_in
     picked = sorted({*range(24), *range(24, len(ops), max(1, len(ops) // 24)), *range(len(ops) - 30, len(ops))})
     flash = bytearray(base)
     done = 0
+    said = set()
     for number in picked:
         for op in ops[done:number]:
             op.apply(flash)
@@ -143,6 +177,9 @@ def test_a_cut_anywhere_in_a_wipe_is_followed_by_all_of_it_and_no_application_in
             assert "data can be written" in console, (number, name, console)
             left = case.world.flash_path.read_bytes()
             assert SECRET not in left, (number, name)
+            assert SEED not in left, (number, name)
+            said.add(case.statement().done)
+    assert said == {True, False}, "a cut before the end of `data` is attested, one after it only promised"
 
 
 def test_a_wipe_during_a_trial_first_returns_to_the_proved_image(tmp_path: Path) -> None:
@@ -192,3 +229,48 @@ def test_the_plan_covers_the_whole_partition_table() -> None:
     for size in ("4MiB", "8MiB", "16MiB"):
         names = {part.label for part in layout.load(FIRMWARE / "partitions" / f"{size}.csv")}
         assert names == erased | set(kept)
+
+
+def test_a_wipe_without_a_key_or_with_a_damaged_file_system_is_done_all_the_same(tmp_path: Path) -> None:
+    case = Case(tmp_path, "wipe")
+    first = next(iter(power_cycle(case.world, limits=Limits(60), max_boots=1)))
+    assert "obeyed" in first.console
+    flash = bytearray(case.world.flash_path.read_bytes())
+    part = LAYOUT["data"]
+    flash[part.offset : part.offset + 8192] = bytes(8192)
+    case.world.flash_path.write_bytes(flash)
+    console = case.run()
+    assert "sekisho: wiped" in console
+    assert SECRET not in case.world.flash_path.read_bytes()
+    assert case.record().get(record.STATEMENT) is None
+
+
+@pytest.mark.requirement("STS08", "HLC06", "HLC07")
+def test_only_what_the_device_signed_is_taken_for_its_last_statement(tmp_path: Path) -> None:
+    from sekisho import wipe as device
+    from sekisho_boot.cose import key_id
+
+    class Key:
+        id = key_id(PUBLIC)
+
+        def sign1(self, payload: bytes) -> bytes:
+            protected = cose.encode({1: -19})
+            private = Ed25519PrivateKey.from_private_bytes(SEED)
+            signature = private.sign(cose.sign1_input(protected, payload))
+            return b"\xd2" + cose.encode([protected, {4: self.id}, payload, signature])
+
+    for state in (device.PROMISED, device.DONE):
+        made = device.statement(Key(), bytes(16), ISSUED, orders.WIPE, b"12345678", [3, bytes(32)], state)
+        found = wipe.verify(made, PUBLIC)
+        assert (found.done, found.order, found.head) == (state == 2, b"12345678".hex(), "3:" + "00" * 32)
+        assert wipe.is_statement(made)
+        for at in range(0, len(made), 3):
+            changed = bytearray(made)
+            changed[at] ^= 1
+            with pytest.raises(ToolError):
+                wipe.verify(bytes(changed), PUBLIC)
+        with pytest.raises(ToolError):
+            wipe.verify(made, bytes(32))
+    for junk in (b"", b"\xd2\x80", bytes(5000), b"sekisho: statement AAAA"):
+        with pytest.raises(ToolError):
+            wipe.parse(wipe.read(junk))

@@ -370,12 +370,11 @@ async def _join_peers(agent) -> None:
 
 
 def _raise_floor() -> None:
-    from machine import mem32
-
+    from . import secure
     from .efuse import raise_floor
 
     try:
-        raise_floor(engine(), mem32)
+        raise_floor(engine(), secure.component())
     except Exception as error:  # a floor that cannot be raised must not keep the device from updates
         print("sekisho: the hardware floor stays (%r)" % error)
 

@@ -21,6 +21,7 @@ from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
     APPROVAL,
     DECLINED,
+    DISABLED,
     NETWORK,
     NOTHING,
     ORDER_REPLAY,
@@ -41,6 +42,7 @@ MAX_JSON = const(12288)  # bytes of an answer; ten artifacts with all of hawkBit
 MAX_FILES = const(24)  # artifacts of one action
 CHIPS = {0: "esp32", 5: "esp32c3", 9: "esp32s3", 13: "esp32c6"}  # ids in image headers
 MIN_SLEEP = const(30)  # s; what a server asks for is brought into these limits
+MAX_ORDER = const(2048)  # bytes; `orders` has the same, which small devices lack
 MAX_SLEEP = const(86400)
 TLS_ROOM = const(60000)  # bytes of ESP-IDF's heap that must be free for a second connection during a download
 MAX_AGAIN = const(3)  # trials without a network before an action ends as failed
@@ -157,6 +159,7 @@ class Agent(agent.Agent):
         name, self._issued = _issued()
         controller = options["controller"] or name or str(hexlify(engine.port.device), "utf-8")
         self._root = "%s/%s/controller/v1/%s" % (self.server, quote(options["tenant"]), quote(controller))
+        self.reports = self._root + "/reports"  # where signed documents are taken
         self._line = http.Line()
         self._identity = None  # `account.Account`, where requests are signed
         self._job: dict = {}
@@ -520,6 +523,8 @@ class Agent(agent.Agent):
         self._href = href
         try:
             await self._key_sets()
+            if await self._obey():
+                return True
             plan = await self._release()
             digest = str(hexlify(plan.digest), "utf-8")
             self._job["digest"], self._job["sequence"] = digest, plan.sequence
@@ -539,6 +544,27 @@ class Agent(agent.Agent):
         except Refused as refused:
             await self._account(refused, "", 0)
             raise
+
+    async def _obey(self) -> bool:
+        """An action that brings operator orders and no release: each is judged, and the action closed with the first
+        reason why one was not obeyed. True where a restart is due; Failed(NOTHING) where it is done."""
+        orders = sorted([file for file in self._files if file.startswith("order") and file.endswith(".cose")])
+        if not orders or any(file.endswith(".suit") for file in self._files):
+            return False
+        code, told = 0, ""
+        duties = self.duties
+        for file in orders:
+            document = await self._download(self._files[file], MAX_ORDER)
+            try:
+                result = duties.judge(document, self) if duties else DISABLED
+            except Refused as refused:
+                result = duties.earlier(document, refused.code) if duties else refused.code
+            code, told = code or result, told or (result and file) or ""
+        self._close(code, told)
+        await self._deliver()
+        if duties and duties.due():
+            return True
+        raise http.Failed(NOTHING, "orders of action %s" % self._job["id"], 0, _DONE)
 
     async def _account(self, refused, detail: str, status: int) -> None:
         """Tells the server why the release is not going to be installed, or not yet."""

@@ -5,17 +5,14 @@ keeps flash from being read out: without flash encryption, whoever holds the chi
 copy verifies (docs/report.md).
 """
 
-import os
-
 from sekisho_boot.cose import key_id
 from sekisho_boot.reasons import FLASH, Refused
 
-from . import store
+from . import secure, store
 from .cbor import encode
-from .signing import public_key, sign
+from .signing import public_key
 
 PATH = "/data/device"
-_PROTECTED = b"\xa1\x01\x32"  # {1: -19}, Ed25519
 
 
 def _issued():
@@ -29,26 +26,40 @@ def _issued():
     return seed if seed and len(seed) == 32 else None
 
 
-class DeviceKey:
-    """``public`` is 32 bytes; ``made`` tells that it is new. Raises Refused(FLASH) where none can be kept."""
+def load(random) -> tuple:
+    """(seed, public half, whether it was made now) of the key that software keeps. random(size): random bytes.
 
-    def __init__(self) -> None:
-        kept = store.load(PATH)
-        self.made = kept is None
-        if kept is None:
-            seed = _issued() or os.urandom(32)
-            kept = seed + public_key(seed)
-            store.save(PATH, kept)
-        if len(kept) != 64:
-            raise Refused(FLASH)
-        self._seed, self.public = kept[:32], kept[32:]
+    Raises Refused(FLASH) where none can be kept.
+    """
+    kept = store.load(PATH)
+    made = kept is None
+    if kept is None:
+        seed = _issued() or random(32)
+        kept = seed + public_key(seed)
+        store.save(PATH, kept)
+    if len(kept) != 64:
+        raise Refused(FLASH)
+    return kept[:32], kept[32:], made
+
+
+class DeviceKey:
+    """The device key as documents are signed with it. component: `secure.component()` where none is given.
+
+    ``public`` is its public half; ``made`` tells that it is new. Raises Refused(FLASH) where none can be kept.
+    """
+
+    def __init__(self, component=None) -> None:
+        self._component = component or secure.component()
+        self.public = self._component.public()
+        self.made = self._component.made()
         self.id = key_id(self.public)
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte signature of what cannot be taken for a report: it must not begin as a CBOR array does."""
-        return sign(self._seed, message, self.public)
+        """The signature of what cannot be taken for a report: it must not begin as a CBOR array does."""
+        return self._component.sign(message)
 
     def sign1(self, payload: bytes) -> bytes:
         """A tagged COSE_Sign1 with *payload* attached (RFC 9052 section 4.2)."""
-        signature = sign(self._seed, encode(["Signature1", _PROTECTED, b"", payload]), self.public)
-        return b"\xd2" + encode([_PROTECTED, {4: self.id}, payload, signature])
+        protected = encode({1: self._component.ALGORITHM})
+        signature = self._component.sign(encode(["Signature1", protected, b"", payload]))
+        return b"\xd2" + encode([protected, {4: self.id}, payload, signature])

@@ -5,14 +5,14 @@ The agent calls in at two places (`visit`, `looked`), asks for decisions, and kn
 
 import gc
 import json
-import os
 from binascii import hexlify
+from struct import unpack_from
 
 from sekisho_boot.ledger import READY
 from sekisho_boot.reasons import NETWORK, NOTHING, ORDER_REPLAY, Refused, kind, name
 
 from . import eventlog, http, interfaces, record, settings, store
-from .orders import MAX_ORDER, Orders
+from .orders import MAX_ORDER, TRANSFER, WIPE, Orders, digest
 from .report import Reporter
 from .values import Settings
 
@@ -33,11 +33,15 @@ class Duties:
         self.orders = Orders(engine, self.record, self.settings, self._ordered)
         self.reporter = Reporter(engine, self.record, self.settings, self.log, self.orders, decision)
         self._tag = ""  # of the order that has been dealt with
+        self.orders.rotate = self.log.rotate
         self._marks = _marks()
+        told = self._marks.get("log", 0)
+        self.reporter.told = told if isinstance(told, int) else 0
         self._written = dict(self._marks)
 
     def start(self, agent=None) -> None:
         """Once after the start: finishes what was interrupted, closes interfaces, writes down what happened."""
+        self._begin_log()
         self.orders.resume()
         product = getattr(self.engine.port.config, "INTERFACES", ())
         may = interfaces.wanted(self.reporter.production(), product, self.settings.get("interfaces"))
@@ -52,6 +56,20 @@ class Duties:
                 tell(event, release, reason)
 
             agent.tell, agent.decide, agent.duties = heard, self.record.decision, self
+
+    def _begin_log(self) -> None:
+        """The start itself, and whether the log begins anew because the device was wiped."""
+        if self.log.number == 0:
+            for result in self.record.get(record.RESULTS, ())[:1]:
+                if result[1] in (WIPE, TRANSFER) and not result[2]:
+                    self.log.append(eventlog.WIPED, 0, result[1], result[0])
+        try:
+            from machine import DEEPSLEEP_RESET, reset_cause
+        except ImportError:
+            return
+        cause = reset_cause()
+        if cause != DEEPSLEEP_RESET:  # a device that wakes every minute would wear its flash out
+            self.log.append(eventlog.START, 0, cause)
 
     def _write_down(self) -> None:
         """What has changed about the device since it was last written down."""
@@ -114,6 +132,13 @@ class Duties:
         """Whether something of this takes effect with a restart."""
         return self.orders.restart or self.restart
 
+    def earlier(self, document, code: int) -> int:
+        """What came of an order that is refused now with *code*: it may have been obeyed before."""
+        for result in self.record.get(record.RESULTS, ()):
+            if result[0] == digest(document):
+                return result[2]
+        return code
+
     def wanted(self) -> bool:
         """Whether a report is still to be made that an order asked for."""
         return self.record.get(record.WANTED) is not None
@@ -146,7 +171,8 @@ class Duties:
         self._write_down()
         if code and code != NOTHING and kind(code) == "permanent":
             self.log.append(eventlog.REFUSED, code)
-        await self._report()
+        await self._report(agent)
+        await self._promise(agent)
         try:
             from . import syslog
 
@@ -172,36 +198,68 @@ class Duties:
         except Refused as refused:
             self.say("sekisho: settings not kept: %s" % name(refused.code))
 
-    async def _report(self) -> None:
-        """The report that an order asked for, left where whoever transports it finds it."""
+    async def _report(self, agent=None) -> None:
+        """The report that an order asked for, left where whoever transports it finds it (`made`, `report_document`)."""
         nonce = self.record.get(record.WANTED)
         if nonce is None:
             return
         try:
-            from .devicekey import DeviceKey
-
-            key = DeviceKey()
+            key = self._key()
+            recent = self.reporter.events()  # the same that the report holds: nothing is written meanwhile
             document = await self.reporter.make(key, nonce)
             with open(REPORT, "wb") as file:
                 file.write(document)
             self.record.update({record.WANTED: None})
+            self._marks["report"] = 1  # it is still to be sent
+            self._marks["report-log"] = unpack_from("<I", recent, len(recent) - eventlog.ENTRY)[0] if recent else 0
+            self._save_marks()
+            if agent:
+                agent.call()  # the server gets it at the next look, and that comes now
         except (Refused, OSError) as error:
             self.say("sekisho: no report (%r)" % error)
 
-    def made(self) -> bytes:
-        """The report that an order asked for and nobody has taken yet; b"" where there is none."""
+    async def _promise(self, agent) -> None:
+        """Before a wipe, while there still is a network: what will be done, signed, kept, and told the server."""
+        if not self.record.get(record.LIFE):
+            return
+        from . import wipe
+
         try:
-            with open(REPORT, "rb") as file:
-                return file.read()
-        except OSError:
-            return b""
+            head = [self.log.number, self.log.hash]
+            document = wipe.promise(self.record, self._key(), self.engine.port.device, self.engine.now(), head)
+        except (Refused, OSError) as error:
+            self.say("sekisho: no statement (%r)" % error)
+            return
+        if document:
+            await self._send(agent, document)
+
+    async def _send(self, agent, document: bytes) -> None:
+        """Hands a signed document to the update server, where that knows its devices."""
+        send = getattr(agent, "send", None)
+        if send:
+            try:
+                await send("POST", agent.reports, document, "application/cose")
+                self.say("sekisho: statement sent")
+            except http.Failed as failed:
+                self.say("sekisho: statement not sent (%s)" % failed.detail)
+
+    def _key(self):
+        from .devicekey import DeviceKey
+
+        key = DeviceKey()
+        if key.made:
+            self._once("key", _hex(key.id), eventlog.KEY_MADE, 0, 0, key.id)
+        return key
+
+    def made(self) -> bytes:
+        """The report that an order asked for and no server has taken yet; b"" where there is none."""
+        return self.report_document() if self._marks.get("report") else b""
 
     def taken(self) -> None:
-        """The report has arrived."""
-        try:
-            os.remove(REPORT)
-        except OSError:
-            pass
+        """The report has arrived, and with it entries of the event log: the next one goes on from there."""
+        self._marks["report"], self._marks["log"] = 0, self._marks.get("report-log", 0)
+        self.reporter.told = self._marks["log"]
+        self._save_marks()
 
     def _clock(self) -> tuple:
         now = self.engine.now()

@@ -59,8 +59,9 @@ def burn(mem32, target: int) -> None:
         raise OSError("eFuse did not take the level")
 
 
-def raise_floor(engine, mem32) -> int:
+def raise_floor(engine, component) -> int:
     """Raises the floor as far as key set and running image allow; returns the level then burnt.
+    component: `secure.component()`, whose counter is the floor.
 
     Does nothing unless the product opted in and the running image is confirmed, chosen and as expected. An idle image
     below the new level is made unbootable first, so that a fallback never meets a bootloader that refuses both.
@@ -69,8 +70,8 @@ def raise_floor(engine, mem32) -> int:
     from sekisho_boot.flash import is_blank
 
     port, state = engine.port, engine.state
-    now = level(mem32)
-    if not getattr(port.config, "EFUSE_FLOOR", False) or port.config.CHIP != 0:
+    now = component.counter()
+    if not getattr(port.config, "EFUSE_FLOOR", False):
         return now
     if state.phase or state.degraded or state.chosen != port.running:
         return now
@@ -79,6 +80,5 @@ def raise_floor(engine, mem32) -> int:
         idle = port.fw[1 - port.running]
         if not is_blank(idle, 0) and image.secure_version(idle) < target:
             idle.erase(0)
-        burn(mem32, target)
-        now = level(mem32)
+        now = component.advance(target)
     return now

@@ -45,6 +45,7 @@ WIPED = const(20)  # The device was wiped. value: action of the order.
 BACKUP = const(21)  # Settings were exported or put back. value: 0 or 1.
 LOG_LOST = const(22)  # The log could not be read and begins anew.
 SUPPRESSED = const(23)  # Entries that strangers brought about were left out from here to the next start.
+ROTATED = const(24)  # An order had the log go on in its other file. detail: start of its digest.
 
 UNTRUSTED = (REFUSED, KEYSET_REFUSED, ORDER_REFUSED, LOGIN_FAILED)
 UPDATES = {AVAILABLE: "available", INSTALLED: "installed", FAILED: "failed"}  # names in the setting `notify`
@@ -127,6 +128,18 @@ class Log:
         except OSError:
             return False
         return True
+
+    def rotate(self, order: bytes) -> None:
+        """Goes on in the other file, as when this one were full: the oldest entries go, none is changed. Once for each
+        order (the start of its digest), so that it may be done twice."""
+        if self._entries:
+            with open("%s.%d" % (PATH, self._file), "rb") as file:
+                file.seek(ENTRY)
+                first = file.read(BODY)
+            if first[8] == ROTATED and first[16:32] == (order + bytes(16))[:16]:
+                return
+            self._entries = ENTRIES
+        self.append(ROTATED, 0, 0, order)
 
     def entries(self, after: int = 0):
         """Yields the kept entries (64 bytes each) with a number above *after*, oldest first."""

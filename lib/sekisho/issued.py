@@ -4,7 +4,10 @@ Read here, copied elsewhere by whoever needs it to last: MicroPython erases the 
 version, and a device that loses its identity is issued anew. docs/factory.md describes every entry.
 """
 
+from hashlib import sha256
+
 from micropython import const
+from sekisho_boot.reasons import CONTENT_KEY, Refused
 
 NAMESPACE = "sekisho"
 VERSION = const(1)
@@ -47,3 +50,28 @@ def forget(name: str) -> None:
         store.commit()
     except OSError:
         pass
+
+
+class Kek:
+    """A key-encryption key that software holds (16 bytes)."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.id = sha256(b"sekisho kek" + key).digest()[:8]
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        """The content key in *wrapped* (AES key wrap, RFC 3394). Refused(CONTENT_KEY) where it is not for this key."""
+        from .ciphers import unwrap
+        from .crypto_error import CryptoError
+
+        try:
+            return unwrap(self._key, wrapped)
+        except CryptoError:
+            raise Refused(CONTENT_KEY)
+
+
+def keks() -> list:
+    """The key-encryption keys of this device: its own, and those of its groups."""
+    given = load()
+    keys = given.get("kek", b"") + given.get("groups", b"")
+    return [Kek(keys[at : at + 16]) for at in range(0, len(keys) - 15, 16)]

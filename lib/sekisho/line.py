@@ -15,7 +15,8 @@ gets no answer and is sent again; one that comes twice is answered twice and don
     DATA bytes                     ->
     STAGE                          -> ; the device restarts into the update
     NONCE                          -> u64 that an order to this device may carry
-    READ u8 what, u32 offset       -> bytes; none at the end. Only after an order of this line asked for a report
+    READ u8 what, u32 offset       -> bytes; none at the end. Report and event log only after an order of this line
+                                      asked for a report; the last statement of a wipe to anybody
 
 A refused order is answered with its reason; one that was obeyed and could not be done has 1 in the byte after it.
 """
@@ -29,7 +30,7 @@ from micropython import const
 from sekisho_boot.keyset import MAX_KEYSET
 from sekisho_boot.reasons import ENGINE_FAULT, KEY_RIGHTS, LIMIT, NOTHING, PERMIT, RETRY_LATER, Refused
 
-from . import orders
+from . import orders, record
 from .cbor import encode
 from .envelope import MAX_DOWNLOAD
 
@@ -213,6 +214,9 @@ class Line:
             if duties.wanted():
                 raise Refused(RETRY_LATER)
             return duties.report_document()[offset : offset + MAX_DATA - 1]
+        if what == STATEMENT:
+            kept = duties.record.get(record.STATEMENT)
+            return kept[2][offset : offset + MAX_DATA - 1] if kept else b""
         if what == LOG:
             return duties.log.export()[offset : offset + MAX_DATA - 1]
         raise Refused(NOTHING)

@@ -42,6 +42,7 @@ INTERFACES = const(10)
 REPORT = const(11)
 TRANSFER = const(12)
 PRODUCTION = const(13)
+ROTATE = const(14)
 
 ANY = const(0)
 RIGHTS = {
@@ -67,6 +68,7 @@ ACTIONS = {  # name -> (action, right it takes, kind of argument)
     "transfer": (TRANSFER, WIPE, "owner"),
     "decommission": (DECOMMISSION, DECOMMISSION, None),
     "production": (PRODUCTION, SETTINGS, None),
+    "rotate-log": (ROTATE, SETTINGS, None),
 }
 CLASS = const(1)  # kinds of address other than a device
 GROUP = const(2)
@@ -124,6 +126,7 @@ class Orders:
         self.record = kept
         self.settings = settings
         self.log = log
+        self.rotate: object = None  # `eventlog.Log.rotate`
         self.restart = False
         self.refused = (b"", 0)
 
@@ -225,7 +228,7 @@ class Orders:
         """Does it and keeps the result; what an order changes in the device record goes there in one step with it."""
         code, changes = 0, {}
         try:
-            changes = self._act(order[1], order.get(5)) or {}
+            changes = self._act(order[1], order.get(5), name) or {}
         except Refused as refused:
             code = refused.code
         self._result(name, order[1], code, changes)
@@ -243,7 +246,7 @@ class Orders:
         if self.log:
             self.log(code, action, name)
 
-    def _act(self, action: int, argument):
+    def _act(self, action: int, argument, name: bytes):
         """Does it, or returns what it changes in the device record. Refused(PERMIT) for an argument of a wrong kind."""
         if action == SETTINGS and isinstance(argument, dict):
             return self.settings.change(argument, RANK)
@@ -260,6 +263,8 @@ class Orders:
             return self._decision(argument[0], policy.POSTPONE, argument[1])
         if action == REPORT and isinstance(argument, bytes) and len(argument) <= MAX_NONCE:
             return {record.WANTED: argument}
+        if action == ROTATE and argument is None:
+            return self.rotate(name) if self.rotate else None  # type: ignore[operator]
         if action == PRODUCTION and argument is None:
             self.restart = True
             return {record.PRODUCTION: 1}

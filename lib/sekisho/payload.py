@@ -219,22 +219,19 @@ def _override(reader: Reader, own: dict) -> None:
 # -- what this device can read -----------------------------------------------------------------------
 
 
-def key_id(kek: bytes) -> bytes:
-    """The eight bytes by which a key-encryption key is named."""
-    return sha256(b"sekisho kek" + kek).digest()[:8]
-
-
 def device_keys() -> list:
-    """The key-encryption keys that the factory gave this device: its own, and those of its groups."""
-    from .issued import load
+    """The key-encryption keys of this device, its own and those of its groups: each has ``id`` and ``unwrap``."""
+    try:
+        from .secure import component
+    except ImportError:  # a small stock image has no other component than this
+        from .issued import keks
 
-    given = load()
-    keys = given.get("kek", b"") + given.get("groups", b"")
-    return [keys[at : at + 16] for at in range(0, len(keys) - 15, 16)]
+        return keks()
+    return component().keks()
 
 
 def choose(forms: list, keks, trusted) -> Form:
-    """The first of *forms* that this device can read with the key-encryption keys *keks* (16 bytes each) and that the
+    """The first of *forms* that this device can read with the key-encryption keys *keks* (`device_keys`) and that the
     key set *trusted* allows (STS09).
 
     Raises Refused when there is none: ALGORITHM where the key set forbids one, else CONTENT_KEY.
@@ -277,7 +274,7 @@ def _unlock(encryption: bytes, keks):
             raise Refused(PARAMETER)
     if algorithm != _A128CTR or counter is None or reader.head() != (SIMPLE, NULL):
         raise Refused(PARAMETER)
-    names = {key_id(kek): kek for kek in keks}
+    names = {kek.id: kek for kek in keks}
     key = None
     for _ in range(reader.array(MAX_RECIPIENTS)):
         if reader.array() != 3 or len(reader.bstr()):
@@ -295,14 +292,8 @@ def _unlock(encryption: bytes, keks):
     return key and (key, counter)
 
 
-def _unwrap(kek: bytes, wrapped: bytes):
-    from .ciphers import unwrap
-    from .crypto_error import CryptoError
-
-    try:
-        key = unwrap(kek, wrapped)
-    except CryptoError:
-        raise Refused(CONTENT_KEY)
+def _unwrap(kek, wrapped: bytes):
+    key = kek.unwrap(wrapped)
     return key if len(key) == 16 else None
 
 

@@ -24,7 +24,7 @@ DECISIONS = const(5)  # [[manifest digest, what, until, rank], ...] newest first
 LIFE = const(6)  # absent: in use; else one of the following
 OWNER = const(7)  # bytes that a transfer left
 PRODUCTION = const(8)  # development mode was left for good
-STATEMENT = const(9)  # what the device signed before its key went
+STATEMENT = const(9)  # [order, `wipe` PROMISED or DONE, what the device signed with the key that went]
 WANTED = const(10)  # nonce of the report that an order asked for
 
 WIPING = const(1)  # states of LIFE: [state, action]

@@ -53,8 +53,10 @@ SUIT_REPORT = const(22)  # bstr .cbor SUIT_Report on the last update (draft-ietf
 POLICY = const(23)  # [enabled, who starts, window]
 CLASSES = const(24)  # product classes
 ID = const(25)  # logical id that the factory gave; absent where it gave none
+EVENTS = const(26)  # entries of the event log since the last report that the server took, at most MAX_EVENTS, as kept
 
 MAX_NONCE = const(64)
+MAX_EVENTS = const(32)
 _BREATH = const(65536)  # bytes hashed before the application runs again
 
 # SUIT_Report reasons (draft-ietf-suit-report) of our codes; every other one is 11, operation failed.
@@ -123,6 +125,7 @@ class Reporter:
         self.orders = orders
         self.decision = decision  # of the engine at this start
         self.open: list = []  # interfaces
+        self.told = 0  # number of the last entry of the event log that the server has
 
     def production(self) -> bool:
         """Whether this device is one for the field: by its key set's environment, or by an order, for good."""
@@ -184,13 +187,9 @@ class Reporter:
 
     def hardware(self):
         """The member HARDWARE, or None."""
-        try:
-            from machine import mem32
-        except ImportError:
-            return None
-        from .hardware import fuses
+        from .secure import component
 
-        return fuses(self.engine.port.config.CHIP, mem32)
+        return component(self.engine.port.config).state()
 
     def public(self) -> dict:
         """All that may be shown to anybody without a login: product, whether it is well, whether an update waits."""
@@ -234,6 +233,9 @@ class Reporter:
             POLICY: [settings.get(one) for one in ("update_enabled", "update_start", "update_window")],
             CLASSES: list(port.classes),
         }
+        recent = self.events()
+        if recent:
+            ours[EVENTS] = recent
         if self.orders and self.orders.refused[1]:
             ours[REFUSED] = list(self.orders.refused)
         if fuses:
@@ -260,6 +262,15 @@ class Reporter:
         if nonce:
             claims[NONCE] = bytes(nonce[:MAX_NONCE])
         return claims
+
+    def events(self) -> bytes:
+        """The member EVENTS: the oldest entries that the server does not have; the rest follows in later reports."""
+        told, found = self.told if self.told <= self.log.number else 0, []
+        for entry in self.log.entries(told):
+            found.append(entry)
+            if len(found) == MAX_EVENTS:
+                break
+        return b"".join(found)
 
     async def make(self, key, nonce: bytes = b"") -> bytes:
         """A signed report (`devicekey.DeviceKey` *key*)."""

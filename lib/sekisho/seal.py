@@ -11,13 +11,13 @@ so ROUNDS take some seconds on the device. That slows guessing down by that much
 passphrase has to do the rest, hence MIN_PASSPHRASE.
 """
 
-import os
 from struct import pack, unpack_from
 
 from micropython import const
 from sekisho_boot.reasons import BACKUP, LIMIT, Refused
 
 from .kdf import hkdf_sha256, hmac_sha256
+from .secure import component
 
 ROUNDS = const(8192)
 MAX_ROUNDS = const(65536)
@@ -78,7 +78,7 @@ def seal(key, content: bytes, rounds: int = ROUNDS) -> bytes:
     if isinstance(key, str) and len(key) < MIN_PASSPHRASE:
         raise Refused(LIMIT)
     kind, rounds = (_PASSPHRASE, rounds) if isinstance(key, str) else (_KEY, 0)
-    header = _MAGIC + pack("<BBHI", kind, 0, 0, rounds) + os.urandom(16)
+    header = _MAGIC + pack("<BBHI", kind, 0, 0, rounds) + component().random(16)
     encryption, authentication = _keys(key, header)
     sealed = header + _crypt(encryption, content)
     return sealed + hmac_sha256(authentication, sealed)

@@ -4,6 +4,7 @@ import sys
 from hashlib import sha256
 
 from sekisho import payload
+from sekisho.issued import Kek
 from sekisho_boot.reasons import Refused, name
 
 
@@ -53,7 +54,7 @@ def main(folder, case):
         gc.threshold(-1)
     envelope, image = read(folder + "/envelope"), read(folder + "/image")
     plan = Plan([Target(0, sha256(image).digest(), len(image), None)])
-    keks = [read(folder + "/kek")]
+    keks = [Kek(read(folder + "/kek"))]
     forms = payload.offers(envelope, plan)[0]
     print("forms", [(f.uri[:9], f.size, f.compressed, f.encryption is not None) for f in forms])
     form = payload.choose(forms, keks, Anything())

@@ -28,6 +28,7 @@ GROUPS = {
     "order": "Have devices do something: settings, approvals, rollback, wipe; signed by an operator.",
     "update": "Bring releases and key sets to a device by hand: serial line or card.",
     "report": "Verify the signed reports of devices.",
+    "wipe": "Verify the last statements of devices that were wiped.",
     "events": "Look at the event logs of devices.",
     "settings": "Look at the settings that devices have, and at backups of them.",
     "image": "Put a flash image together and look at one.",

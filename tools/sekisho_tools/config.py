@@ -35,6 +35,12 @@ class DeviceConfig:
     trial_seconds: int = TRIAL_SECONDS
     product: str = ""
     efuse_floor: bool = False
+    interfaces: tuple[str, ...] = ()
+    """Interfaces that a production device may open at all (docs/interfaces.md)."""
+    hardware: tuple[str, ...] = ()
+    """Protection by eFuses that the product expects; a device without is degraded."""
+    secure: str = "esp32"
+    """What keeps the device's secrets: ``software``, ``esp32``, or a module of the product (docs/secure.md)."""
 
 
 def first_keyset(document: bytes) -> tuple[int, int]:
@@ -77,6 +83,7 @@ def render(config: DeviceConfig) -> str:
         raise ToolError("CONFIG", f"The eFuse floor is there for esp32 only, not for {config.chip}.")
     if min(config.build_time, config.floor_fw, config.floor_app) < 0:
         raise ToolError("CONFIG", "Times and sequence numbers cannot be negative.")
+    _check_names(config)
     first_keyset(config.keyset)
     classes = "".join(f"    {c!r},  # {UUID(bytes=c)}\n" for c in config.classes)
     return (
@@ -90,8 +97,25 @@ def render(config: DeviceConfig) -> str:
         f"FLOOR_APP = {config.floor_app}\n"
         f"TRIAL_SECONDS = {config.trial_seconds}\n"
         f"EFUSE_FLOOR = {config.efuse_floor}  # whether confirmed images raise the hardware floor, for good\n"
+        f"INTERFACES = {config.interfaces!r}  # what a production device may open at all\n"
+        f"HARDWARE = {config.hardware!r}  # protection by eFuses that is expected\n"
+        f"SECURE = {config.secure!r}\n"
         f"KEYSET = {_bytes(config.keyset)}\n"
     )
+
+
+def _check_names(config: DeviceConfig) -> None:
+    from sekisho import hardware, values
+
+    for what, given, known in (
+        ("interface", config.interfaces, values.INTERFACES),
+        ("protection", config.hardware, tuple(hardware.NAMES.values())),
+    ):
+        for one in given:
+            if one not in known:
+                raise ToolError("CONFIG", f"There is no {what} {one!r}; known: {', '.join(known)}.")
+    if not config.secure.isidentifier():
+        raise ToolError("CONFIG", f"{config.secure!r} is neither software, esp32, nor the name of a module.")
 
 
 def make(
@@ -106,6 +130,9 @@ def make(
     trial_seconds: int = TRIAL_SECONDS,
     product: str = "",
     efuse_floor: bool = False,
+    interfaces: Sequence[str] = (),
+    hardware: Sequence[str] = (),
+    secure: str = "esp32",
 ) -> DeviceConfig:
     """A configuration from what a user types; *build_time* None takes the time the key set was issued.
 
@@ -123,4 +150,7 @@ def make(
         trial_seconds=trial_seconds,
         product=product,
         efuse_floor=efuse_floor,
+        interfaces=tuple(interfaces),
+        hardware=tuple(hardware),
+        secure=secure,
     )

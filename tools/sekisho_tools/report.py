@@ -6,6 +6,7 @@ Written apart from the device's writer, with `cbor2`'s strict sibling of this pa
 from __future__ import annotations
 
 import hmac
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from .errors import ToolError
 from .files import read_file
 
 assert device_code
-from sekisho import hardware, record  # noqa: E402
+from sekisho import eventlog, hardware, record, syslog  # noqa: E402
 from sekisho import report as device  # noqa: E402
 from sekisho_boot import reasons, suit  # noqa: E402
 
@@ -205,6 +206,7 @@ def verify(
     if releases:
         _hold_against_releases(verdict, releases)
     _vulnerabilities(verdict, boms)
+    _events(verdict)
     if report.ours[device.MODE] == 1:
         verdict.add("The device is in development mode.", bad=known is not None and known.environment == "release")
     if not report.ours[device.CLOCK][1]:
@@ -218,6 +220,27 @@ def verify(
     if code:
         verdict.add(f"The last update, release {sequence}, failed: {reasons.name(code)}.", bad=False)
     return verdict
+
+
+def entries(report: Report) -> list[bytes]:
+    """The entries of the event log that came with a report, 64 bytes each, oldest first."""
+    found = report.ours.get(device.EVENTS, b"")
+    if not isinstance(found, bytes) or len(found) % eventlog.ENTRY or len(found) > device.MAX_EVENTS * eventlog.ENTRY:
+        raise ToolError("REPORT", "The report has event log entries of a wrong size.")
+    return [found[at : at + eventlog.ENTRY] for at in range(0, len(found), eventlog.ENTRY)]
+
+
+def _events(verdict: Verdict) -> None:
+    """Whether the entries that came along follow each other, and the last of them the head."""
+    found = entries(verdict.report)
+    number, head = verdict.report.ours[device.LOG]
+    for before, entry in itertools.pairwise(found):
+        follows = int.from_bytes(entry[:4], "little") == int.from_bytes(before[:4], "little") + 1
+        if not follows or eventlog.chain(before[eventlog.BODY :], entry[: eventlog.BODY]) != entry[eventlog.BODY :]:
+            verdict.add("Entries of its event log were removed, changed or moved.")
+            return
+    if found and int.from_bytes(found[-1][:4], "little") == number and found[-1][eventlog.BODY :] != _octets(head):
+        verdict.add("The last entry of its event log is not the one that it signed for.")
 
 
 def _hold_against_record(verdict: Verdict, known: issued.IssuingRecord) -> None:
@@ -321,6 +344,10 @@ def describe(report: Report) -> dict[str, str]:
     if device.HARDWARE in ours:
         states = ours[device.HARDWARE]
         shown["hardware"] = ", ".join(f"{n} {'yes' if states.get(i) else 'no'}" for i, n in hardware.NAMES.items())
+    recent = entries(report)
+    if recent:
+        names = [syslog.event_name(one[8]) for one in recent]
+        shown["events"] = f"{int.from_bytes(recent[0][:4], 'little')}: " + ", ".join(names)
     shown["interfaces"] = ", ".join(map(str, ours[device.INTERFACES])) or "none open"
     shown["event log"] = report.head()
     shown["order nonce"] = str(ours.get(device.ORDER_NONCE, ""))

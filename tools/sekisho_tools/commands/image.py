@@ -72,6 +72,17 @@ def build(
     efuse_floor: Annotated[
         bool, typer.Option("--efuse-floor", help="Let confirmed images burn the floor of docs/efuses.md. ESP32.")
     ] = False,
+    interface: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Production devices may open this interface; may be given several times."),
+    ] = None,
+    hardware: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Protection that the product expects: secure-boot, flash-encryption, ..."),
+    ] = None,
+    secure: Annotated[
+        str, typer.Option(metavar="NAME", help="Where secrets are kept: software, esp32, or a module of the product.")
+    ] = "esp32",
     payload_only: Annotated[
         bool, typer.Option("--payload-only", help="Take firmware that our device code cannot run on, as bytes only.")
     ] = False,
@@ -91,7 +102,16 @@ def build(
         raise ToolError("IMAGE_CHIP", f"{firmware} is for {image.chip}, not for {chip}.")
     document = read_file(keyset, "key set", 1 << 16)
     device = config.make(
-        vendor, classes, document, image.chip, trial_seconds=trial_seconds, product=product, efuse_floor=efuse_floor
+        vendor,
+        classes,
+        document,
+        image.chip,
+        trial_seconds=trial_seconds,
+        product=product,
+        efuse_floor=efuse_floor,
+        interfaces=interface or (),
+        hardware=hardware or (),
+        secure=secure,
     )
     built = flashimage.build(
         flashimage.Inputs(

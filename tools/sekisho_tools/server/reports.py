@@ -1,8 +1,8 @@
-"""Reports that devices signed (docs/report.md), as the server judges and shows them."""
+"""Reports and last statements that devices signed (docs/report.md, docs/wipe.md), as the server judges them."""
 
 from __future__ import annotations
 
-from .. import cose, device_code, order, report, strict_cbor
+from .. import cose, device_code, order, report, strict_cbor, wipe
 from ..errors import ToolError
 
 assert device_code
@@ -74,7 +74,8 @@ def order_in(body: bytes) -> str | None:
 def shown(body: bytes, public_key: bytes | None) -> tuple[dict[str, str], list[str]]:
     """What a report says, name by name, and what is wrong, in sentences. Never raises."""
     if last := _statement(body):
-        return {"last statement": last[1]}, []
+        more = wipe.parse(body).describe() if wipe.is_statement(body) else {}
+        return {"last statement": last[1], **more}, []
     try:
         found = report.parse(body)
         said = {name[:MAX_SHOWN]: value[:MAX_SHOWN] for name, value in report.describe(found).items()}
