@@ -27,6 +27,8 @@ def verdict(body: bytes, public_key: bytes | None) -> str:
     """VERIFIED, UNVERIFIED (the server knows no key of the device) or INVALID (malformed, or another key's)."""
     if last_words(body, public_key):
         return VERIFIED
+    if public_key is None and _statement(body):
+        return UNVERIFIED
     try:
         found = report.parse(body)
         if public_key is None:
