@@ -13,7 +13,7 @@ from sekisho_boot.flash import is_blank
 from sekisho_boot.ledger import Ledger
 from sekisho_boot.reasons import Refused
 from sekisho_sim import bootloader
-from sekisho_sim.flash import ERASE, SECTOR
+from sekisho_sim.flash import ERASE, SECTOR, cut_states
 from sekisho_tools import cose
 
 FW, APP = 0, 1
@@ -283,6 +283,31 @@ def test_a_device_that_slept_for_years_installs_after_walking_the_chain(desk):
         if version < 6:
             assert refusal(desk.power_on().engine.accept, UPDATE.envelope) == "EXPIRED_KEYSET"
     assert confirmed(desk, UPDATE).running == 1
+
+
+@pytest.mark.requirement("UPC05", "UPC06", "UPE14")
+def test_a_cut_while_a_key_set_is_replaced_leaves_the_old_or_the_new_one(desk):
+    """Before, between and inside all flash operations: never none, never one that is half written."""
+    second = desk.keys.next()
+    third = second.next(revoked_manifests=(FACTORY.plan.digest,))
+    desk.power_on().engine.accept_keyset(second.document)
+    confirmed(desk, UPDATE)
+    base = desk.snapshot()
+    up = desk.power_on()
+    desk.flash.log.clear()
+    up.engine.accept_keyset(third.document)
+    states = list(cut_states(base, desk.ops(), seeds=(0, 1)))
+    versions = set()
+    for cut, state in states:
+        desk.restore(state)
+        up = desk.power_on()
+        versions.add(up.engine.keyset().version)
+        assert up.engine.keyset().version in (2, 3), cut
+        assert up.engine.accept_keyset(third.document).version == 3, cut
+        assert desk.power_on().engine.keyset().version == 3, cut
+        assert is_blank(desk.part("ota_0"), 0), cut  # what the new one forbids
+    assert versions == {2, 3}
+    assert len(states) > 40
 
 
 # -- loss, wear ------------------------------------------------------------------------------------
