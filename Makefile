@@ -11,7 +11,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hawkbit test-goosebit lint format typecheck bench bench-check bench-server powercut powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
+.PHONY: help setup demo test test-hawkbit test-goosebit lint format typecheck bench bench-check bench-heap bench-server powercut powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: $(READY) ## speed of the cryptography against the textbook; size of the e
 
 bench-check: $(READY) ## fail where the engine became larger, hungrier or slower than it was recorded to be
 	$(BIN)/python scripts/bench.py --check
+
+bench-heap: $(READY) ## heap that the update agent takes beyond the imports, against its goal
+	$(BIN)/python bench/bench_heap.py
 
 bench-server: $(READY) ## load on the update server, against its goals
 	PYTHONPATH=tools:host_sim $(BIN)/python bench/bench_server.py

@@ -94,6 +94,8 @@ def test_an_order_goes_from_assignment_to_confirmation(lamp: Lamp) -> None:
     assert facts["fw_version"] == "2"
     assert facts["fw_digest"] == hashlib.sha256(NEW).hexdigest()
     assert (facts["keyset"], facts["state"], facts["last"]) == ("1", "ok", "2 confirmed")
+    assert (facts["mode"], facts["protection"]) == ("development", "none")
+    assert {"device_id", "class", "product", "chip", "agent", "app_version", "app_digest"} <= set(facts)
     told = lamp.fleet.history(lamp.name, action)
     for kind in ("download", "downloaded", "running", "finished"):
         assert kind in [entry[0] for entry in told], told

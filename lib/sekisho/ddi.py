@@ -105,8 +105,11 @@ def _feedback(href: str) -> str:
     return href.split("?")[0] + "/feedback"
 
 
-def facts(engine) -> dict:
-    """What the device says of itself (attributes); plain ASCII texts of at most 128 characters."""
+def facts(engine, reporter=None) -> dict:
+    """What the device says of itself (attributes); plain ASCII texts of at most 128 characters.
+
+    reporter: `report.Reporter`, where there is one, knows its mode and what the eFuses protect.
+    """
     from . import __version__
 
     status, port = engine.status(), engine.port
@@ -133,6 +136,12 @@ def facts(engine) -> dict:
     for component, slot in ((0, status["running"]), (1, pair[0])):
         record = records.load_slot(port.part, component, slot) if slot < 2 else None
         found[("fw", "app")[component] + "_digest"] = str(hexlify(record.digest), "utf-8") if record else ""
+    if reporter:
+        from .hardware import NAMES
+
+        found["mode"] = "production" if reporter.production() else "development"
+        fuses = reporter.hardware() or {}
+        found["protection"] = " ".join([NAMES[one] for one in sorted(NAMES) if fuses.get(one)]) or "none"
     return {key: "".join([c for c in value if " " <= c < "~" and c != "`"])[:128] for key, value in found.items()}
 
 
@@ -357,7 +366,7 @@ class Agent(agent.Agent):
 
     async def _introduce(self, href: str) -> None:
         """Sends the attributes where the server wants them, and again when they have changed."""
-        found = facts(self.engine)
+        found = facts(self.engine, self.duties and self.duties.reporter)
         digest = "%08x" % _crc(json.dumps(sorted(found.items())))
         if not href and self._job.get("facts") == digest:
             return
