@@ -367,10 +367,11 @@ async def decommission(who: Admin, store: Data, controller: Controller, body: mo
     return Response(status_code=204)
 
 
-_COSE = {"requestBody": {"required": True, "content": {"application/cose": {"schema": {"type": "string"}}}}}
+_RAW = {"type": "string", "format": "binary"}
+_ORDER = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _RAW}}}}
 
 
-@target_router.put("/{controller}/order", status_code=204, openapi_extra=_COSE)
+@target_router.put("/{controller}/order", status_code=204, openapi_extra=_ORDER)
 async def put_order(request: Request, who: Worker, store: Data, controller: Controller) -> Response:
     """Leave a signed operator order for the device, instead of the one before (not in hawkBit)."""
     body = await request.body()
