@@ -220,9 +220,45 @@ def test_releases_and_vulnerabilities_are_held_against_it(device: Device, tmp_pa
             {"id": "CVE-2026-0002", "analysis": {"state": "not_affected"}},
         ],
     }
-    assert device.wrong(boms=[bom]) == ["What runs has the known vulnerability CVE-2026-0001 high."]
+    assert device.wrong(boms=[desk_report.Bom(bom, bytes(32))]) == [
+        "What runs has the known vulnerability CVE-2026-0001 high."
+    ]
     other = json.loads(json.dumps(bom).replace(FACTORY.plan.targets[0].digest.hex(), "00" * 32))
-    assert device.wrong(boms=[other]) == []
+    assert device.wrong(boms=[desk_report.Bom(other, bytes(32))]) == []
+
+
+@pytest.mark.requirement("SSS07", "ORG06")
+def test_a_scan_knows_from_the_report_whose_sbom_counts(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bill as `release create` writes it: the image among the components, and the release names the bill."""
+    image = {"alg": "SHA-256", "content": FACTORY.plan.targets[0].digest.hex()}
+    micropython = {"type": "firmware", "name": "micropython", "version": "1.26.1"}
+    micropython["purl"] = "pkg:github/micropython/micropython@v1.26.1"
+    held = {"type": "firmware", "name": "fw", "hashes": [image], "components": [micropython]}
+    (tmp_path / "a.cdx.json").write_text(
+        json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [held]})
+    )
+    bom = desk_report.read_bom(tmp_path / "a.cdx.json")
+    package = {"ecosystem": "GitHub", "name": "micropython/micropython"}
+    advisory = {"id": "EXAMPLE-7", "affected": [{"package": package, "versions": ["1.26.1"]}]}
+    assert device.wrong(boms=[bom]) == []
+    (found,) = device.wrong(boms=[bom], known_vulnerabilities=[advisory])
+    assert "EXAMPLE-7" in found
+    assert device.wrong(boms=[bom], releases=[FACTORY.envelope]) == [
+        "An SBOM that lists what runs is none that the known releases name: nobody has signed it."
+    ]
+    monkeypatch.setattr(desk_report.publish, "sbom_digests", lambda manifest: {bom.digest})
+    assert device.wrong(boms=[bom], releases=[FACTORY.envelope]) == []
+    held["hashes"] = [{**image, "content": "00" * 32}]
+    other = desk_report.Bom({"components": [held]}, bom.digest)
+    told = device.verdict(boms=[other], known_vulnerabilities=[advisory]).findings
+    assert "None of the SBOMs is about what runs as fw." in [one.text for one in told]
+    assert not any("EXAMPLE-7" in one.text for one in told), "what does not run is no finding about this device"
+    for broken in ("{}", "[", '{"bomFormat": "CycloneDX", "specVersion": "1.6", "vulnerabilities": [1]}'):
+        (tmp_path / "b.cdx.json").write_text(broken)
+        with pytest.raises(ToolError, match="SBOM"):
+            desk_report.read_bom(tmp_path / "b.cdx.json")
 
 
 def test_it_is_held_against_the_issuing_record(device: Device) -> None:

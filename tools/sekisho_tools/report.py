@@ -5,20 +5,19 @@ Written apart from the device's writer, with `cbor2`'s strict sibling of this pa
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import itertools
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from . import cose, device_code, issued, strict_cbor
+from . import advisories, cose, device_code, issued, publish, sbom, strict_cbor
 from . import suit as suit_tools
 from .errors import ToolError
-from .files import read_file
 
 assert device_code
 from sekisho import eventlog, hardware, record, syslog  # noqa: E402
@@ -188,9 +187,11 @@ def verify(
     nonce: bytes | None = None,
     known: issued.IssuingRecord | None = None,
     releases: Sequence[bytes] = (),
-    boms: Sequence[dict[str, Any]] = (),
+    boms: Sequence[Bom] = (),
+    known_vulnerabilities: Sequence[Mapping[str, Any]] = (),
 ) -> Verdict:
-    """The verdict on a report. *releases* are SUIT envelopes, *boms* CycloneDX documents of releases.
+    """The verdict on a report. *releases* are SUIT envelopes, *boms* their SBOMs, which are held against the advisories
+    *known_vulnerabilities* (OSV; see `advisories.load`).
 
     Raises ToolError when the report cannot be believed at all (REPORT, KEY_UNKNOWN, SIGNATURE, NONCE).
     """
@@ -205,7 +206,7 @@ def verify(
         _hold_against_record(verdict, known)
     if releases:
         _hold_against_releases(verdict, releases)
-    _vulnerabilities(verdict, boms)
+    _hold_against_boms(verdict, boms, releases, known_vulnerabilities)
     _events(verdict)
     if report.ours[device.MODE] == 1:
         verdict.add("The device is in development mode.", bad=known is not None and known.environment == "release")
@@ -285,35 +286,50 @@ def _hold_against_releases(verdict: Verdict, releases: Sequence[bytes]) -> None:
             verdict.add(f"{component} runs release {sequence}; release {newest} is out.", bad=False)
 
 
-def _vulnerabilities(verdict: Verdict, boms: Sequence[dict[str, Any]]) -> None:
-    measured = {digest.hex() for _, _, digest in verdict.report.running().values()}
+@dataclass(frozen=True)
+class Bom:
+    """A software bill of materials: the CycloneDX *document* and the SHA-256 of its file, by which releases name it."""
+
+    document: Mapping[str, Any]
+    digest: bytes
+
+
+def read_bom(path: Path) -> Bom:
+    """The SBOM in a file. Raises ToolError FILE or SBOM."""
+    data = sbom.read(path)
+    return Bom(sbom.parse(data, str(path)), hashlib.sha256(data).digest())
+
+
+def _hold_against_boms(
+    verdict: Verdict, boms: Sequence[Bom], releases: Sequence[bytes], known: Sequence[Mapping[str, Any]]
+) -> None:
+    """What runs, by its measured SHA-256, in the bills that name it: vulnerabilities listed there or in *known*."""
+    measured = {component: digest.hex() for component, (_, _, digest) in verdict.report.running().items()}
+    named = {digest for one in releases for digest in publish.sbom_digests(suit_tools.decode(one).manifest)}
+    unseen = dict(measured)
     for bom in boms:
-        hashes = {
-            one.get("content", "").lower()
-            for one in bom.get("metadata", {}).get("component", {}).get("hashes", [])
-            if one.get("alg") == "SHA-256"
-        }
-        if not hashes & measured:
+        hits = [component for component, digest in measured.items() if digest in sbom.hashes(bom.document)]
+        if not hits:
             continue
-        for found in bom.get("vulnerabilities", []):
-            state = found.get("analysis", {}).get("state", "")
-            harmless = state in ("not_affected", "false_positive", "resolved", "resolved_with_pedigree")
-            rating = next((r.get("severity", "") for r in found.get("ratings", [])), "")
-            text = " ".join(
-                filter(None, ("What runs has the known vulnerability", found.get("id", "?"), rating, state))
-            )
-            verdict.add(text + ".", bad=not harmless)
+        if releases and bom.digest not in named:
+            verdict.add("An SBOM that lists what runs is none that the known releases name: nobody has signed it.")
+            continue
+        for component in hits:
+            unseen.pop(component, None)
+        _vulnerabilities(verdict, bom.document, known)
+    for component in unseen if boms else ():
+        verdict.add(f"None of the SBOMs is about what runs as {component}.", bad=False)
 
 
-def read_bom(path: Path) -> dict[str, Any]:
-    """A CycloneDX document in JSON. ToolError SBOM."""
-    try:
-        bom = json.loads(read_file(path, "SBOM", 64 << 20))
-    except ValueError as error:
-        raise ToolError("SBOM", f"{path} is no JSON: {error}.") from error
-    if not isinstance(bom, dict) or bom.get("bomFormat") != "CycloneDX":
-        raise ToolError("SBOM", f"{path} is no CycloneDX document.")
-    return bom
+def _vulnerabilities(verdict: Verdict, bom: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> None:
+    for found in bom.get("vulnerabilities", []):
+        state = found.get("analysis", {}).get("state", "")
+        harmless = state in ("not_affected", "false_positive", "resolved", "resolved_with_pedigree")
+        rating = next((r.get("severity", "") for r in found.get("ratings", [])), "")
+        text = " ".join(filter(None, ("What runs has the known vulnerability", found.get("id", "?"), rating, state)))
+        verdict.add(text + ".", bad=not harmless)
+    for one in advisories.check(sbom.components(bom), known):
+        verdict.add(f"What runs has a known vulnerability: {one}.")
 
 
 def _time(seconds: Any) -> str:

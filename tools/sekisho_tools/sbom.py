@@ -284,10 +284,24 @@ def parse(data: bytes, what: str = "The SBOM") -> dict[str, Any]:
         and isinstance(document.get("metadata", {}), dict)
         and isinstance(document.get("metadata", {}).get("component", {}), dict)
         and _good_components(document.get("components", []), 8)
+        and _good_components([{"name": "", **document.get("metadata", {}).get("component", {})}], 8)
+        and _good_vulnerabilities(document.get("vulnerabilities", []))
     )
     if not good:
         raise ToolError("SBOM", f"{what} is no CycloneDX document of version 1.4 to 1.7.")
     return dict(document)
+
+
+def _good_vulnerabilities(items: Any) -> bool:
+    return isinstance(items, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("id", ""), str)
+        and isinstance(one.get("analysis", {}), dict)
+        and isinstance(one.get("analysis", {}).get("state", ""), str)
+        and isinstance(one.get("ratings", []), list)
+        and all(isinstance(each, dict) and isinstance(each.get("severity", ""), str) for each in one.get("ratings", []))
+        for one in items
+    )
 
 
 def _good_components(items: Any, depth: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import issued, report
+from .. import advisories, issued, report
 from ..errors import ToolError
 from ..files import read_file
 
@@ -41,6 +41,10 @@ def verify(
     nonce: Annotated[str | None, typer.Option(metavar="HEX", help="The nonce that it was asked with.")] = None,
     release: Annotated[list[Path] | None, typer.Option(help="A release that is known (.suit); several times.")] = None,
     sbom: Annotated[list[Path] | None, typer.Option(help="CycloneDX SBOM of a release; several times.")] = None,
+    advisory: Annotated[
+        list[Path] | None,
+        typer.Option("--advisories", metavar="PATH", help="Advisories (OSV JSON) to hold SBOMs against; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a report and say what is wrong with the device; exit code 1 where anything is."""
@@ -56,6 +60,7 @@ def verify(
         known=known,
         releases=[read_file(path, "release", 1 << 20) for path in release or ()],
         boms=[report.read_bom(path) for path in sbom or ()],
+        known_vulnerabilities=advisories.load(advisory) if advisory else (),
     )
     shown = report.describe(verdict.report)
     if as_json:
