@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
+
+
+def _panelled(annotation: Any, panel: str) -> Any:
+    origin, *about = get_args(annotation)
+    options = [copy.copy(one) for one in about]
+    for option in options:
+        option.rich_help_panel = panel
+    return Annotated[(origin, *options)]
 
 
 def grouped(function: Callable[..., None]) -> Callable[..., None]:
     """The command *function* with each parameter that is a dataclass replaced by its fields, as options of their own.
 
-    The fields are annotated like parameters of a command; those with a default may be left out.
+    The fields are annotated like parameters of a command; those with a default may be left out. In the help they stand
+    together under the class's PANEL.
     """
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        kind = parameter.annotation
+        kind: Any = parameter.annotation
         if not is_dataclass(kind):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             continue
@@ -26,7 +36,9 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
         for one in fields(kind):
             default = inspect.Parameter.empty if one.default is MISSING else one.default
             kept = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(one.name, kept, default=default, annotation=hints[one.name]))
+            parameters.append(
+                inspect.Parameter(one.name, kept, default=default, annotation=_panelled(hints[one.name], kind.PANEL))
+            )
 
     @functools.wraps(function)
     def command(**values: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 import typer
@@ -153,6 +153,8 @@ def _defaults(path: Path | None) -> dict[str, Any] | None:
 @dataclass(frozen=True)
 class Content:
     """Options that say what a key set holds besides its root keys."""
+
+    PANEL: ClassVar = "What the key set says"
 
     release: Release = None
     operator: Operator = None

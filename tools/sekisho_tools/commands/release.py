@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -133,6 +133,8 @@ Wanted = tuple[str, str, str, bool]
 class Product:
     """Options that say what is released, apart from who signs it."""
 
+    PANEL: ClassVar = "What is released"
+
     version: VersionOption
     vendor: VendorOption
     product_class: ClassOption
@@ -178,6 +180,8 @@ class AnyProduct(Product):
 class Contents:
     """Options that say what stands in the release besides its images."""
 
+    PANEL: ClassVar = "What the release says, and how it travels"
+
     sequence: SequenceOption
     text: TextOption = None
     support: SupportOption = None
@@ -217,6 +221,8 @@ class Contents:
 @dataclass(frozen=True)
 class Gate:
     """Options of the gate."""
+
+    PANEL: ClassVar = "The check before signing"
 
     sources: PublishedOption = None
     user: UserOption = None
@@ -265,6 +271,8 @@ class Gate:
 @dataclass(frozen=True)
 class Signing:
     """Options of whoever signs."""
+
+    PANEL: ClassVar = "Signing"
 
     override: OverrideOption = None
     policy: PolicyOption = None
@@ -415,7 +423,7 @@ def approve(
 
 @app.command(
     epilog="Example: sekisho release sign release/my-board-1.4.0.request --key 'pkcs11:token=hsm;object=release-1' "
-    "--keyset keyset.cose --published published --advisories osv --approval release/my-board-1.4.0.request.*.approval",
+    "--keyset keyset.cose --published published --advisories osv --approval aiko.approval --approval cem.approval",
     help="Offline signing, step 3, by the holder of the release key: check, show, sign. Needs the payloads beside it.",
 )
 @grouped
