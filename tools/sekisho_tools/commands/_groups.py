@@ -27,17 +27,18 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        kind: Any = parameter.annotation
+        kind = parameter.annotation
         if not is_dataclass(kind):
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             continue
-        groups[parameter.name] = kind
-        hints = get_type_hints(kind, include_extras=True)
-        for one in fields(kind):
+        group: Any = kind
+        groups[parameter.name] = group
+        hints = get_type_hints(group, include_extras=True)
+        for one in fields(group):
             default = inspect.Parameter.empty if one.default is MISSING else one.default
             kept = inspect.Parameter.KEYWORD_ONLY
             parameters.append(
-                inspect.Parameter(one.name, kept, default=default, annotation=_panelled(hints[one.name], kind.PANEL))
+                inspect.Parameter(one.name, kept, default=default, annotation=_panelled(hints[one.name], group.PANEL))
             )
 
     @functools.wraps(function)
