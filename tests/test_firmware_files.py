@@ -191,3 +191,17 @@ def test_cmake_reads_the_board_files(board: Path, tmp_path: Path):
     csv = FIRMWARE / "partitions" / cmake_list(board, "SEKISHO_PARTITIONS")[0]
     assert f'CONFIG_PARTITION_TABLE_CUSTOM_FILENAME="{csv}"' in done.stdout
     assert str(board / "manifest.py") in done.stdout
+
+
+@pytest.mark.requirement("STS11")
+@pytest.mark.parametrize("path", [FIRMWARE / "main.py", *sorted((FIRMWARE.parent / "docs/examples").glob("[ps]*.py"))],
+                         ids=lambda path: path.name)  # fmt: skip
+def test_ctrl_c_is_closed_before_anything_else_of_main_runs(path: Path):
+    """MicroPython opens it with each of its start-up files; `sekisho` decides when it has read the device's mode."""
+    first, *rest = [node for node in ast.parse(path.read_text()).body if not _harmless(node)]
+    assert ast.unparse(first) == "micropython.kbd_intr(-1)"
+    assert any("sekisho" in ast.unparse(node) for node in rest)
+
+
+def _harmless(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import) and {name.name for name in node.names} <= {"micropython", "time"}

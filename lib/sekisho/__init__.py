@@ -304,6 +304,37 @@ async def main(app=None) -> None:
     return await _restart()
 
 
+def look() -> int:
+    """One look at the server, for applications that do not run under asyncio: those with a loop of their own, and those
+    that sleep most of the time. On trial it first proves and confirms the running image. Blocks until it is done.
+
+    Returns the seconds after which the next one is due. Restarts the device, after the drain hooks, into an update that
+    is staged or for an order. Raises whatever keeps the agent from being made; nothing the network does is raised.
+    """
+    import asyncio
+
+    return asyncio.run(_look())
+
+
+async def _look() -> int:
+    global _agent
+    if _agent is None:
+        import sekisho_config
+
+        _agent = _make_agent(sekisho_config.CLASSES[0])
+        _report()
+        _begin_duties()
+        code, _, release = engine().status()["last"]
+        if code:
+            _tell("failed", release, _name(code))
+    if on_trial() and await _agent.prove(_health) == 0:  # type: ignore[unreachable]
+        _tell("installed", engine().status()["last"][2])
+    pause = await _agent.look()
+    if not pause:
+        await _restart()
+    return pause
+
+
 def _make_agent(class_id: bytes):
     import gc
     import sys
@@ -337,7 +368,7 @@ def _begin_duties() -> None:
     try:
         gc.collect()
         if "sekisho_pack" in sys.modules and gc.mem_free() < STOCK_ROOM:
-            return
+            return _reopen()
         from .duties import Duties
 
         duties = Duties(engine(), _decision)
@@ -347,6 +378,24 @@ def _begin_duties() -> None:
     except Exception as error:
         _print_exception(error)
         print("sekisho: no orders, no event log")
+        _reopen()
+
+
+def production() -> bool:
+    """Whether this device is one for the field: by its key set's environment, or by an order, for good."""
+    if _agent and _agent.duties:
+        return _agent.duties.reporter.production()
+    from sekisho_boot import keyset
+
+    return keyset.parse(engine().port.config.KEYSET).environment == keyset.RELEASE
+
+
+def _reopen() -> None:
+    """Ctrl-C, which `main.py` closed, where nothing else opens it: on devices that are not for the field."""
+    if not production():
+        from micropython import kbd_intr
+
+        kbd_intr(3)
 
 
 async def _join_peers(agent) -> None:
@@ -410,7 +459,9 @@ def run(app=None) -> None:
 
     try:
         asyncio.run(main(app))
-    except Exception as error:  # nothing the agent knows how to handle: start afresh, but not in a tight loop
+    except (Exception, SystemExit) as error:  # nothing the agent can handle: start afresh, but not in a tight loop
+        if isinstance(error, SystemExit) and not production():
+            raise  # to the REPL, which no device for the field has
         import time
 
         from machine import reset
