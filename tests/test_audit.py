@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +32,33 @@ def test_the_tools_run_on_what_is_locked(audit: ModuleType) -> None:
     assert audit.compare(document, lock) == []
     assert "cryptography" in audit.compare(document, lock | {"cryptography": "0"})[0]
     assert "not locked" in audit.compare(document, {n: v for n, v in lock.items() if n != "cbor2"})[0]
+
+
+@pytest.mark.requirement("ORG01", "ORG05", "ORG06")
+def test_the_security_policy_answers_what_makers_are_asked(repo: Path) -> None:
+    """Each document and command that the policy names is there; `test_docs` follows the links."""
+    policy = (repo / "SECURITY.md").read_text()
+    for name in (
+        "docs/requirements.md",
+        "docs/release.md",
+        "docs/report.md",
+        "docs/runbooks/README.md",
+        "docs/keys.md",
+    ):
+        assert f"({name})" in policy
+        assert (repo / name).exists()
+    makefile = (repo / "Makefile").read_text()
+    for target in re.findall(r"`make ([a-z-]+)`", policy):
+        assert f"\n{target}:" in makefile, target
+    helped = subprocess.run(
+        [sys.executable, "-m", "sekisho_tools", "release", "create", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"},
+    ).stdout
+    for option in re.findall(r"`(--[a-z-]+)`", policy):
+        assert option in helped
 
 
 @pytest.mark.requirement("ORG03", "UPC09")

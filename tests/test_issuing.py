@@ -359,6 +359,21 @@ def test_a_sheet_has_as_many_pages_as_it_needs_and_the_same_bytes_each_time() ->
 # -- the commands ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("HLC04", "STS15")
+def test_the_first_secret_on_the_label_is_the_devices_own_and_no_two_are_alike(batch: Path) -> None:
+    with issuing.unlock(batch, PASSPHRASE) as opened:
+        given = opened.take(3)
+    seen = set()
+    for one in given:
+        image = issued.nvs_image(issued.entries(one), 0x4000)
+        store = nvs.Nvs(MemPart(len(image), Flash(bytearray(image))))
+        inside = bytes(store.get(store.open(issued.NAMESPACE), "console", nvs.BLOB_INDEX)).decode()
+        assert labels.parse(labels.of(issued.record_of(one), one.secrets.console).uri).console == inside
+        seen.add(inside)
+    assert len(seen) == 3
+    assert min(map(len, seen)) >= 16
+
+
 @pytest.mark.requirement("STS01", "STS02")
 def test_from_batch_to_labels_with_the_commands(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
