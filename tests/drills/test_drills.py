@@ -213,6 +213,7 @@ def test_keyset_expired(sites: Sites, tmp_path: Path, monkeypatch: pytest.Monkey
     stage.skip = ("sekisho factory check",)  # it refuses an expired key set, as it must; in 2024 it did not
     prepare(stage, sites)
     company = Company(stage, sites)
+    unaware = company.fleet.new()
     company.fleet.modules["main"] = CLOCK_CHIP
     device, sleeper = company.fleet.new(), company.fleet.new()
     put_release(company, 2)
@@ -221,10 +222,12 @@ def test_keyset_expired(sites: Sites, tmp_path: Path, monkeypatch: pytest.Monkey
     def device_waits() -> None:
         device.until("sekisho: EXPIRED_KEYSET")
         assert device.running() == hashlib.sha256(company.firmware(1)).hexdigest()
+        unaware.until("sekisho: confirmed")  # no clock, and a server that nothing vouches for (http): as the page says
 
     def devices_recover() -> None:
         for one in (device, sleeper):
             assert "key set 2 accepted" in one.until("sekisho: confirmed")
+        assert "key set 2 accepted" in unaware.until("sekisho: NOTHING")
 
     stage.play(RUNBOOKS / "keyset-expired.md", {"device-waits": device_waits, "devices-recover": devices_recover})
     company.fleet.safe_and_updated(company.firmware(2), 2, company.file("keyset-2.cose"))
