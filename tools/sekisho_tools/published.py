@@ -79,9 +79,7 @@ def _managed(api: Api) -> Iterator[tuple[str, suit.Envelope]]:
             path = f"/softwaremodules/{module['id']}/artifacts"
             for artifact in api.call("GET", path) or ():
                 if str(artifact["providedFilename"]).endswith(".suit"):
-                    status, data = api.request("GET", f"{path}/{artifact['id']}/download")
-                    if status != 200 or len(data) > MAX_ENVELOPE:
-                        raise ToolError("SERVER", f"{api.url} does not give out {artifact['providedFilename']}.")
+                    data = api.download(f"{path}/{artifact['id']}/download")
                     yield f"{api.url} {module['name']} {module['version']}", suit.decode(data)
     finally:
         api.close()
