@@ -41,7 +41,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -1414,6 +1414,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sekisho_sim.campaign", description=__doc__.split("\n")[0])
     parser.add_argument("--full", action="store_true", help="every second cut (long)")
     parser.add_argument("--smoke", action="store_true", help="first cuts with one seed only")
+    parser.add_argument("--sample", type=int, help="cut the recovery again from one in so many torn first cuts")
+    parser.add_argument("--seeds", type=int, help="so many seeds of each torn shape")
     parser.add_argument("--case", metavar="ID", help="run one case again and tell its story")
     parser.add_argument("--only", metavar="NAMES", help="these scenarios, comma-separated")
     parser.add_argument("--first-failure", action="store_true", help="stop a scenario at its first failure")
@@ -1433,6 +1435,10 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"no such scenario: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
         names = [name for name in names if name in options.only.split(",")]
     effort = FULL if options.full else SMOKE if options.smoke else QUICK
+    if options.sample:
+        effort = replace(effort, name=f"{effort.name} --sample {options.sample}", sample=options.sample)
+    if options.seeds:
+        effort = replace(effort, name=f"{effort.name} --seeds {options.seeds}", seeds=tuple(range(options.seeds)))
     began = time.monotonic()
     try:
         numbers = campaign(
@@ -1498,7 +1504,7 @@ def _commit() -> str:
 
 def evidence(directory: Path, numbers: list[Numbers], effort: Effort, took: float, workers: int) -> None:
     """Writes powercut.md and powercut.json, or powercut-full.*."""
-    name = "powercut-full" if effort is FULL else "powercut"
+    name = "powercut-full" if effort.whole else "powercut"
     failures = [failure for one in numbers for failure in one.failures]
     rows = [{"scenario": one.name, **{name: round(getattr(one, name)) for name in COLUMNS}} for one in numbers]
     missing = [one.name for one in scenarios() if one.name not in [done.name for done in numbers]]
@@ -1518,7 +1524,7 @@ def evidence(directory: Path, numbers: list[Numbers], effort: Effort, took: floa
     left_out = f"Not run: {', '.join(missing)}.\n\n" if missing else ""
     broken = "".join(f"* `{failure}`\n" for failure in failures)
     processor = sum(one.seconds for one in numbers)
-    text = f"""# Power cuts{" without end" if effort is FULL else ""}
+    text = f"""# Power cuts{" without end" if effort.whole else ""}
 
 Written by `{effort.name}`; do not edit. How it works is said at the top of `host_sim/sekisho_sim/campaign.py`.
 Recorded for boot/ {boot[:16]}, commit {_commit()}.
