@@ -1047,7 +1047,7 @@ class Effort:
         return bool(self.sample) and (not is_torn or numbers.torn % self.sample == 0)
 
 
-QUICK = Effort("make powercut", (0, 1), (0,), 8, further=8)
+QUICK = Effort("make powercut", (0, 1), (0,), 12, further=8)
 FULL = Effort("make powercut-full", (0, 1, 2), (0,), 1, whole=True)
 SMOKE = Effort("smoke", (0,), (), 0)
 
