@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / name) for name in ("tests", "tests/pure", "host_sim", "tools")]
@@ -276,9 +277,11 @@ class Run:
 
     modules: list[str]
     workers: int
+    tests: str
     killed: dict[str, str] = field(default_factory=dict)
     survivors: list[Mutant] = field(default_factory=list)
     tried: dict[str, int] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
     failed: str = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -360,7 +363,8 @@ class Run:
                     kills[at] = kills.get(at, 0) + 1
                     self.killed[mutant.name] = items[at].nodeid if at >= 0 else "it hangs or crashes"
             time.sleep(0.002)
-        self.tried[module] = len(every)
+        self.tried[module], self.took[module] = len(every), time.monotonic() - began
+        record(self, module, self.tests)
         left = [one for one in self.survivors if one.module == module]
         print(
             f"{module}: {len(every) - len(left)} of {len(every)} noticed, {time.monotonic() - began:.0f} s", flush=True
@@ -400,8 +404,8 @@ def _try(mutant: Mutant, chosen: list[tuple[int, pytest.Item, float]], tell: int
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--module", action="append", choices=MODULES, help="only this one; writes nothing")
-    parser.add_argument("--pure", action="store_true", help="only the tests in tests/pure (quick); writes nothing")
+    parser.add_argument("--module", action="append", choices=MODULES, help="only this one")
+    parser.add_argument("--pure", action="store_true", help="only the tests in tests/pure (quick)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -411,14 +415,12 @@ def main() -> int:
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failure is enough; it need not be made small
     hypothesis.settings.register_profile("mutation", phases=phases, database=None, deadline=None)
     hypothesis.settings.load_profile("mutation")
-    began = time.monotonic()
-    run = Run(options.module or [*PURE, "flash"], options.workers)
+    run = Run(options.module or [*PURE, "flash"], options.workers, "pure" if options.pure else "all")
     arguments = ["-q", "--no-header", "--timeout=0", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     pytest.main([*arguments, "--hypothesis-seed=1", *(TESTS[:1] if options.pure else TESTS)], plugins=[run])
     if run.failed or not run.tried:
         print(f"error[MUTATION]: without a mutant there is a failure: {run.failed or 'no tests'}", file=sys.stderr)
         return 1
-    took = time.monotonic() - began
     known = [one for one in run.survivors if one.name in EQUIVALENT]
     left = [one for one in run.survivors if one.name not in EQUIVALENT]
     wrong = [name for name in EQUIVALENT if name in run.killed]
@@ -426,55 +428,76 @@ def main() -> int:
     gone = [name for name in gone if name not in [one.name for one in known]]
     for name in [*wrong, *gone]:
         print(f"listed as without effect, but {'noticed' if name in wrong else 'not there'}: {name}")
-    if not options.module and not options.pure:
-        write(run, known, left, took)
     return 1 if left or wrong or gone else 0
 
 
-def write(run: Run, known: list[Mutant], left: list[Mutant], took: float) -> None:
-    """docs/evidence/mutation.md and mutation.json."""
-    rows, total = [], [0, 0, 0, 0]
-    for module, every in run.tried.items():
-        counts = [
-            every,
-            every - sum(one.module == module for one in run.survivors),
-            sum(one.module == module for one in known),
-            sum(one.module == module for one in left),
-        ]
-        total = [one + other for one, other in zip(total, counts, strict=True)]
-        rows.append((f"`{module}`", *counts, f"{100 * counts[1] / max(1, every - counts[2]):.1f} %"))
-    rows.append(("**all**", *total, f"{100 * total[1] / max(1, total[0] - total[2]):.1f} %"))
-    lines = "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
-    score = f"{100 * total[1] / max(1, total[0] - total[2]):.1f} %"
-    same = "\n".join(f"* `{one.name.replace('`', '')}` - {EQUIVALENT[one.name]}" for one in known)
-    open_ones = "\n".join(f"* `{one.name.replace('`', '')}`" for one in left) or "None."
-    boot = device_code.boot_digest()
-    text = f"""# Mutation testing
+def record(run: Run, module: str, tests: str) -> None:
+    """Puts the numbers of one module into docs/evidence/mutation.json and writes the page anew."""
+    path = ROOT / "docs" / "evidence" / "mutation.json"
+    try:
+        rows = {row["module"]: row for row in json.loads(path.read_text())["modules"]}
+    except (OSError, KeyError, ValueError):
+        rows = {}
+    survivors = [one.name for one in run.survivors if one.module == module]
+    rows[module] = {
+        "module": module,
+        "boot": device_code.boot_digest(),
+        "tests": tests,
+        "mutants": run.tried[module],
+        "noticed": run.tried[module] - len(survivors),
+        "equivalent": [name for name in survivors if name in EQUIVALENT],
+        "left": [name for name in survivors if name not in EQUIVALENT],
+        "seconds": round(run.took[module]),
+    }
+    ordered = [rows[name] for name in MODULES if name in rows]
+    boots = {row["boot"] for row in ordered}
+    content = {"boot": boots.pop() if len(boots) == 1 else "several", "modules": ordered}
+    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomic(path.with_suffix(".md"), page(ordered).encode())
 
-Written by `make mutation`; do not edit. Recorded for boot/ {boot[:16]}. One operator, constant, condition or statement
-of boot/ is changed at a time; the tests that reach it run until one fails. Unchanged code passes them all. What each
-change is, and which tests run: `scripts/mutation.py`. The engine module itself is not in it: bugs are seeded into it
-one by one (`seeded-bugs.md`), and the campaign judges what it leaves in flash.
 
-**{total[1]} of {total[0]} mutants are noticed; {total[2]} can make no difference; {total[3]} are not noticed**:
-{score} of those that matter. {took:.0f} seconds on {run.workers} processes.
+def page(rows: list[dict[str, Any]]) -> str:
+    """The page in docs/evidence."""
 
-| module | mutants | noticed | no difference | not noticed | score |
-|---|---:|---:|---:|---:|---:|
-{lines}
+    def line(name: str, tests: str, boot: str, counts: list[int]) -> str:
+        score = f"{100 * counts[1] / max(1, counts[0] - counts[2]):.1f} %"
+        return f"| {name} | {tests} | {boot} | {' | '.join(map(str, counts))} | {score} |"
+
+    counts = [[row["mutants"], row["noticed"], len(row["equivalent"]), len(row["left"])] for row in rows]
+    total = [sum(column) for column in zip(*counts, strict=True)]
+    lines = [
+        line(f"`{row['module']}`", row["tests"], row["boot"][:16], count)
+        for row, count in zip(rows, counts, strict=True)
+    ]
+    lines.append(line("**these**", "", "", total))
+    missing = [f"`{name}`" for name in MODULES if name not in [row["module"] for row in rows]]
+    table = "\n".join(lines)
+    left = "\n".join(f"* `{name.replace('`', '')}`" for row in rows for name in row["left"]) or "None."
+    same = "\n".join(f"* `{name.replace('`', '')}` - {EQUIVALENT[name]}" for row in rows for name in row["equivalent"])
+    return f"""# Mutation testing
+
+Written by `make mutation`; do not edit. One operator, constant, condition or statement of a module is changed at a
+time, each of them; the tests that reach it run until one fails. Unchanged code passes them all. What each change is,
+and which tests run: `scripts/mutation.py`. *Tests*: "pure" are those in tests/pure alone, so that more may be noticed
+than is said here; "all" are those in which the module runs on CPython. *boot/*: the digest it was recorded for.
+
+**{total[1]} of {total[0]} mutants are noticed; {total[2]} can make no difference; {total[3]} are not noticed.**
+
+| module | tests | boot/ | mutants | noticed | no difference | not noticed | score |
+|---|---|---|---:|---:|---:|---:|---:|
+{table}
+
+Not in it: {", ".join(missing) or "nothing"}. Bugs are seeded into all modules one by one (`seeded-bugs.md`), and the
+campaign judges what the engine leaves in flash.
 
 ## Not noticed
 
-{open_ones}
+{left}
 
 ## Can make no difference
 
-{same}
+{same or "None."}
 """
-    write_atomic(ROOT / "docs" / "evidence" / "mutation.md", text.encode())
-    content = {"boot": boot, "seconds": round(took), "mutants": total[0], "noticed": total[1], "equivalent": total[2]}
-    content["left"] = total[3]
-    write_atomic(ROOT / "docs" / "evidence" / "mutation.json", (json.dumps(content, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
