@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
 import socket
+from pathlib import Path
 
 import bad_server
 import device_sockets
 import pytest
 from device import agent_cases
 from helpers import micropython
+from sekisho import agent, settings
 
 PAYLOAD = b"".join(hashlib.sha256(bytes([i % 251])).digest() for i in range(313))[: agent_cases.SIZE]
 
@@ -146,6 +149,31 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_agent_ends_in_an_update_or_a_reason(answers: dict[str, str], case: str) -> None:
     assert answers[case].startswith(CASES[case])
+
+
+@pytest.mark.requirement("UPD02")
+def test_failures_make_the_pauses_longer_and_longer(answers: dict[str, str]) -> None:
+    assert answers["pauses"].startswith(CASES["pauses"])
+
+
+@pytest.mark.requirement("UPD02")
+def test_pauses_are_spread_by_an_eighth_so_that_a_fleet_does_not_ask_all_at_once() -> None:
+    drawn = [agent.jitter(3600) for _ in range(500)]
+    assert all(3150 <= pause < 4050 for pause in drawn)
+    assert len({pause // 90 for pause in drawn}) == 10, "every tenth of the range is met"
+
+
+@pytest.mark.requirement("UPD02")
+def test_a_payload_comes_in_one_request_on_one_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device_sockets.install()
+    monkeypatch.setattr(settings, "STATE", str(tmp_path / "state.json"))
+    with Server(PAYLOAD) as server:
+        server.documents["latest.suit"] = agent_cases.release(7, PAYLOAD, "/good")
+        updater, _ = agent_cases.device(server.url)
+        assert asyncio.run(agent_cases.update(updater)) == STAGED
+        asked = [headers for path, headers in server.requests if path == "/good"]
+    assert len(asked) == 1
+    assert "range" not in asked[0]
 
 
 def test_every_case_has_an_expected_end(answers: dict[str, str]) -> None:

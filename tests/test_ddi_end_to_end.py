@@ -80,7 +80,7 @@ def lamp(fleet: Fleet, tmp_path: Path) -> Lamp:
     return Lamp(fleet, tmp_path)
 
 
-@pytest.mark.requirement("UPD01", "UPD04")
+@pytest.mark.requirement("UPD01", "UPD04", "STS03", "UPD09")
 def test_an_order_goes_from_assignment_to_confirmation(lamp: Lamp) -> None:
     action = lamp.order()
     world = lamp.world()
@@ -102,7 +102,7 @@ def test_an_order_goes_from_assignment_to_confirmation(lamp: Lamp) -> None:
     assert [words[:14] for _, words in told if "Downloaded" in words] == ["Downloaded 25%", "Downloaded 75%"]
 
 
-@pytest.mark.requirement("UPE13", "UPE14", "UPE07")
+@pytest.mark.requirement("UPE13", "UPE14", "UPE07", "UPD09")
 def test_an_image_that_fails_its_health_check_is_reported_as_an_error(fleet: Fleet, tmp_path: Path) -> None:
     lamp = Lamp(fleet, tmp_path, notify=["failed", "available"])
     lamp.product.personalities.default = lamp.product.personality(application=TOLD)
@@ -143,6 +143,7 @@ def test_a_person_is_asked_and_the_update_starts_when_they_agree(fleet: Fleet, t
     assert fleet.ended(lamp.name, action) == "finished"
 
 
+@pytest.mark.requirement("UPD02")
 @pytest.mark.parametrize("at", [60, 95])
 def test_a_download_goes_on_after_a_power_cut_and_is_reported_once(lamp: Lamp, at: int) -> None:
     world = lamp.world()

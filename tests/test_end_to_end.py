@@ -35,6 +35,18 @@ async def main():
     sekisho._agent.networks = []
     network.WLAN(0).active(False)
 """
+SLOW = """
+import asyncio, sekisho
+async def first():
+    await asyncio.sleep(1)
+    print('first is done')
+async def never():
+    await asyncio.Event().wait()
+async def main():
+    sekisho.on_drain(first)
+    sekisho.on_drain(never)
+    sekisho.on_drain(never)
+"""
 NOTES = "import sekisho\nsekisho.on_drain(lambda: print('notes saved'))\nasync def main():\n    print('application')\n"
 
 
@@ -62,6 +74,18 @@ def erased(results: list, label: str) -> int:
     part = LAYOUT[label]
     ops = [op for result in results for op in result.ops]
     return sum(op.kind == 0 and part.offset <= op.address < part.offset + part.size for op in ops)
+
+
+@pytest.mark.requirement("UPE09")
+def test_drain_hooks_run_before_a_restart_and_cannot_hold_it_up(product: Product) -> None:
+    product.personalities.default = product.personality(application=SLOW)
+    world = product.factory(OLD, speed=20)
+    product.offer(2, NEW)
+    console = consoles(run(world, "sekisho: confirmed"))
+    steps = ["release 2 staged", "first is done", "takes too long", "takes too long", "restarting", "on trial"]
+    at = -1
+    for step in steps:
+        at = console.index(step, at + 1)
 
 
 @pytest.mark.requirement("UPE11")

@@ -87,7 +87,8 @@ def on_health(check) -> None:
 
 
 def on_drain(hook) -> None:
-    """Adds a function or coroutine function that is called before a restart; together they get MAX_DRAIN seconds."""
+    """Adds a function or coroutine function that is called before a restart; together they get MAX_DRAIN seconds, after
+    which coroutines are cancelled (a plain function cannot be)."""
     _drain.append(hook)
 
 
@@ -216,14 +217,18 @@ def _asked(release: int) -> bool:
 
 async def _restart() -> None:
     import asyncio
+    import time
 
     if _agent and _agent.group:
         _agent.group.leaving = True
+    start = time.ticks_ms()
     for hook in _drain:
         try:
             answer = hook()
             if hasattr(answer, "send"):
-                await asyncio.wait_for(answer, MAX_DRAIN)
+                await asyncio.wait_for(answer, max(0, MAX_DRAIN - time.ticks_diff(time.ticks_ms(), start) // 1000))
+        except asyncio.TimeoutError:
+            print("sekisho: a drain hook takes too long")
         except Exception as error:
             print("sekisho: drain hook raised %r" % error)
     print("sekisho: restarting")
