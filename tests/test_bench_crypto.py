@@ -1,6 +1,9 @@
 """The crypto benchmark runs, and its textbook agrees with what it is compared with."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -23,3 +26,14 @@ def test_every_figure_has_a_textbook_beside_it(bench: ModuleType, capsys: pytest
     assert all(figure.ours > 0 and figure.textbook > 0 and figure.ratio > 0 for figure in figures.values())
     bench.show("title", "microseconds", figures)
     assert "verify_unknown_key" in capsys.readouterr().out
+
+
+def test_on_an_esp32_a_verification_stays_within_its_goal_and_a_signature_within_half_of_it(repo: Path) -> None:
+    """Instructions, not times: machine code counted, the rest by a model (bench/esp32.py)."""
+    program = "import json; from bench import esp32; print(json.dumps(esp32.figures()))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    verify, sign = found["verify, unknown key"], found["sign"]
+    assert verify["together"] < 15.5
+    assert verify["points (counted)"] + verify["SHA-512 (counted)"] < 13
+    assert sign["together"] < verify["together"] / 2
