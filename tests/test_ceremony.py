@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import images
 from helpers.cli import Runner
 from sekisho.cbor import decode
 from sekisho_boot import keyset as device
-from sekisho_tools import ceremony, cose, keys, keyset, signlog
+from sekisho_tools import ceremony, cose, keys, keyset, release, signlog
 from sekisho_tools.errors import ToolError
 
 ROOTS = ("root-1", "root-2", "root-3")
@@ -161,6 +162,42 @@ def test_a_root_key_is_rotated_with_overlap(run: Runner) -> None:
     assert run(f"keyset assemble r {old_only} {more} --out k2.cose").code == 0
     content = keyset.verify(Path("k2.cose").read_bytes(), Path("k1.cose").read_bytes())
     assert {cose.key_id(root).hex() for root in content.roots} == {key_id(n) for n in ("root-2", "root-3", "root-4")}
+
+
+@pytest.mark.requirement("UPC06")
+def test_release_and_operator_keys_are_rotated_with_overlap_and_from_a_chosen_day_on(run: Runner) -> None:
+    """k2 names old and new keys, k3 the new alone. A key counts from the day on which its key set is published."""
+    both = "--key keys/root-1.key --key keys/root-2.key"
+    for name in ("release-1", "release-2", "operator-1", "operator-2"):
+        if not Path(f"keys/{name}.pub").exists():
+            keys.generate(name, Path("keys"), name.split("-")[0], "development")
+    steps = (
+        f"keyset replace k2.cose --previous k1.cose {both} --operator keys/operator-1.pub",
+        f"keyset replace k3.cose --previous k2.cose {both} --release keys/release-2.pub --operator keys/operator-2.pub",
+        f"keyset replace k4.cose --previous k3.cose {both} --remove keys/release-1.pub --remove keys/operator-1.pub",
+    )
+    for line in steps:
+        done = run(line)
+        assert done.code == 0, done.err
+    assert run("keyset verify k1.cose k2.cose k3.cose k4.cose").code == 0
+    request = release.Request("example.com", "lamp", "1", 1, (release.Component("fw", images.app()),))
+
+    def may(number: int) -> tuple[list[int], list[int]]:
+        """Which release and operator keys count under key set *number*."""
+        document = Path(f"k{number}.cose").read_bytes()
+        refused = []
+        for one in (1, 2):
+            try:
+                release.create(request, keys.open_signer(f"keys/release-{one}.key", keys.Passphrases()), document)
+            except ToolError as error:
+                refused.append((one, error.code))
+        assert {code for _, code in refused} <= {"KEY_UNKNOWN"}
+        signers = [one for one in (1, 2) if (one, "KEY_UNKNOWN") not in refused]
+        operators = {key.public_key for key in keyset.decode(document).operators}
+        named = [n for n in (1, 2) if keys.load_statement(f"keys/operator-{n}.pub").public_key in operators]
+        return signers, named
+
+    assert [may(number) for number in (1, 2, 3, 4)] == [([1], []), ([1], [1]), ([1, 2], [1, 2]), ([2], [2])]
 
 
 def test_strangers_and_other_roles_cannot_sign(run: Runner) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -123,16 +124,19 @@ def test_short_or_missing_passphrases_are_refused(run: Runner) -> None:
 
 
 def test_no_passphrase_is_ever_an_argument_or_environment_variable() -> None:
-    for command in ("keys", "keyset"):
+    asked = 0
+    for command in ("keys", "keyset", "release", "issue", "factory", "order"):
         group = cli.get_command(cli.app).commands[command]
         for name, one in group.commands.items():
             for parameter in one.params:
                 assert parameter.envvar is None, name
-                assert "passphrase" not in parameter.name or parameter.name in (
-                    "passphrase_fd",
-                    "no_passphrase",
-                    "new_passphrase",
-                )
+                secret = re.search("passphrase|password|pin$", parameter.name or "")
+                assert not secret or parameter.name in (
+                    *("passphrase_fd", "no_passphrase", "new_passphrase"),
+                    *("password_fd", "password_file"),
+                ), f"{command} {name} {parameter.name}"
+                asked += bool(secret)
+    assert asked > 10
 
 
 def test_passphrases_are_asked_for_twice_when_set() -> None:
