@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -40,11 +41,19 @@ def fetch() -> Path | str:
     jar = folder / f"hawkbit-update-server-{VERSION}.jar"
     if not jar.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        copy = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={folder}"]
+        copy = [
+            "mvn",
+            "-q",
+            "-B",
+            "dependency:copy",
+            f"-Dartifact={ARTIFACT}",
+            f"-DoutputDirectory={folder}",
+        ]
         done = subprocess.run(copy, capture_output=True, text=True, check=False)
         if done.returncode or not jar.exists():
-            lines = [line for line in done.stdout.splitlines() if "ERROR" in line]
-            return lines[0][:300] if lines else "Maven brought nothing"
+            words = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # colours, even into a pipe
+            found = re.search(r"(was not found in \S+|[^.:]*(?:Could not|Unknown host|refused)[^.]*)", words)
+            return found[1].strip() if found else "Maven brought nothing"
     return jar
 
 

@@ -32,6 +32,23 @@ def test_the_migrations_make_the_tables_that_the_code_means(tmp_path):
     assert differences == []
 
 
+def test_a_fleet_of_an_older_sekisho_goes_on_with_its_devices(tmp_path):
+    with running(tmp_path) as site:
+        device = site.device("old-timer")
+        device.poll()
+    with sqlite3.connect(tmp_path / FILE) as raw:  # as the first version left it
+        raw.executescript(
+            "DROP TABLE device_order; DROP TABLE retired; UPDATE alembic_version SET version_num = '0001'; "
+            "DELETE FROM operator;"
+        )
+    raw.close()
+    with running(tmp_path) as site:
+        device.site = site
+        assert device.poll()
+        site.api.call("POST", "/targets/old-timer/decommission", {"why": "old"})
+        assert device.ask("").status == 401
+
+
 def test_a_database_of_a_newer_sekisho_is_refused(tmp_path):
     Store(tmp_path).close()
     with sqlite3.connect(tmp_path / FILE) as raw:
