@@ -135,37 +135,29 @@ def obey(order: bytes) -> bool:
 
 
 def offline():
-    """The offline door of this device (`sekisho.door`): key sets, orders and releases that people bring by hand."""
-    if _agent is None:
-        raise OSError("no agent on this device")
-    if _agent.door is None:  # type: ignore[unreachable]
-        from .door import Door
+    """The offline door of this device (`sekisho.door`): key sets, orders and releases that people bring by hand.
 
-        _agent.door = Door(_agent)
-    return _agent.door
+    Raises OSError where there is no agent.
+    """
+    from . import byhand
+
+    return byhand.offline(_agent)
 
 
 def folder(path: str) -> None:
     """Has the folder *path* looked at, now and before each look at the server, for example one of an SD card that the
     application has mounted. The module `card` says what may be in it."""
-    door = offline()
-    from .card import Card
+    from . import byhand
 
-    _agent.card = Card(door, path)  # type: ignore[union-attr, unreachable]
-    _agent.call()  # type: ignore[union-attr]
+    byhand.folder(_agent, path)
 
 
 def serial(source, target=None) -> None:
     """Has the serial line *source* (a stream that can be polled; *target* where it is written to, if elsewhere)
     answered, where the interface `serial` is open. See the module `line`. Raises OSError where it is closed."""
-    import asyncio
+    from . import byhand
 
-    door = offline()
-    if not _agent.duties or "serial" not in _agent.duties.reporter.open:  # type: ignore[union-attr, unreachable]
-        raise OSError("the interface serial is closed")
-    from .line import Line  # type: ignore[unreachable]
-
-    _agent.line = asyncio.create_task(Line(door, source, target or source).serve())  # type: ignore[union-attr]
+    byhand.serial(_agent, source, target or source)
 
 
 async def restart() -> None:

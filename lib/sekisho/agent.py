@@ -34,7 +34,7 @@ MAX_RETRY = const(86400)
 MAX_BACKOFF = const(3600)  # s that failing to reach a server makes the pause at most, or as long as the usual one
 TURNS = const(8)  # times that a restart which is no update asks the peers for their leave, and then does without
 TURN = 15  # s between two of them
-GRACE = 1  # s between a call and the look that follows: whoever called may say a last word
+GRACE = 1  # s; how soon a call is heard, and how long after that the look follows
 BREATH = 1  # s between two connections for one payload; doubles while they bring nothing
 _PROGRESS = const(65536)  # bytes between two lines of progress
 
@@ -85,7 +85,7 @@ class Agent:
         self.card = None  # `card.Card`: a folder with files that people bring
         self.line = None  # the task that answers the serial line
         self.busy = False  # while a release is taken from the server
-        self._called = asyncio.Event()
+        self._called = False
         self.result = NOTHING
         self.detail = ""
         self.failures = 0
@@ -479,15 +479,15 @@ class Agent:
 
     def call(self) -> None:
         """The next look comes in GRACE seconds instead of at its time."""
-        self._called.set()
+        self._called = True
 
     async def _rest(self, seconds: int) -> None:
-        try:
-            await asyncio.wait_for(self._called.wait(), seconds)
-            await asyncio.sleep(GRACE)
-        except asyncio.TimeoutError:
-            pass
-        self._called.clear()
+        while seconds > 0 and not self._called:
+            await asyncio.sleep(min(GRACE, seconds))
+            seconds -= GRACE
+        if self._called:
+            self._called = False
+            await asyncio.sleep(GRACE)  # whoever called may say a last word
 
     def _note(self, refused) -> int:
         """Remembers and prints a refusal; returns how many seconds to wait because of it."""

@@ -21,10 +21,8 @@ from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
     APPROVAL,
     DECLINED,
-    DISABLED,
     NETWORK,
     NOTHING,
-    ORDER_REPLAY,
     RETRY_LATER,
     SERVER,
     SETTING,
@@ -42,7 +40,6 @@ MAX_JSON = const(12288)  # bytes of an answer; ten artifacts with all of hawkBit
 MAX_FILES = const(24)  # artifacts of one action
 CHIPS = {0: "esp32", 5: "esp32c3", 9: "esp32s3", 13: "esp32c6"}  # ids in image headers
 MIN_SLEEP = const(30)  # s; what a server asks for is brought into these limits
-MAX_ORDER = const(2048)  # bytes; `orders` has the same, which small devices lack
 MAX_SLEEP = const(86400)
 TLS_ROOM = const(60000)  # bytes of ESP-IDF's heap that must be free for a second connection during a download
 MAX_AGAIN = const(3)  # trials without a network before an action ends as failed
@@ -55,7 +52,7 @@ INSTALLING = const(1)  # staged, or about to be; the engine knows how it ended a
 CLOSED = const(2)
 
 _NOT_OURS = const(1)  # instead of an HTTP status: why there is nothing to do
-_DONE = const(2)
+DONE = const(2)
 
 
 def seconds(text) -> int:
@@ -178,8 +175,8 @@ class Agent(agent.Agent):
         self._here = b""  # manifest digest of the release whose payloads have all come
         self._said: dict = {}
         self._sum = None  # SHA-256 of the envelope, in hex, where the server gives it
-        self._order = ""  # link of the operator order that has been dealt with
-        self._reports = True  # until the server says that it takes none
+        self.obeyed = ""  # link of the operator order that has been dealt with
+        self.takes = True  # until the server says that it takes none
         self._keysets: list = []  # their links that have been dealt with
         try:
             kept = json.loads(store.load(KEPT) or b"{}")
@@ -310,14 +307,18 @@ class Agent(agent.Agent):
     async def _dialogue(self) -> bool:
         self._outcome()
         await self._deliver()
-        await self._hand_in()
+        courier = None
+        if self.duties:
+            from . import courier  # type: ignore[no-redef]
+
+            await courier.hand_in(self)  # type: ignore[attr-defined]
         for _ in range(2):  # once more after a cancel or a confirmation
             root = await self._call("GET", self._root)
             asked = seconds(_get(root, "config", "polling", "sleep"))
             if asked:
                 self.every = min(max(asked, MIN_SLEEP), MAX_SLEEP)
             await self._introduce(_href(root, "configData"))
-            if await self._ordered(_href(root, "order")):
+            if courier and await courier.ordered(self, _href(root, "order")):  # type: ignore[unreachable]
                 return True
             cancel, confirm, deploy = [_href(root, x) for x in ("cancelAction", "confirmationBase", "deploymentBase")]
             root = None
@@ -330,39 +331,6 @@ class Agent(agent.Agent):
             else:
                 break
         raise http.Failed(NOTHING, "nothing new")
-
-    async def _hand_in(self) -> None:
-        """Sends the report that an operator asked for. Where the server takes none, it waits for another way."""
-        duties = self.duties
-        if not duties or not self._reports:
-            return
-        document = duties.made()
-        if not document:
-            return
-        try:
-            await self.send("POST", self._root + "/reports", document, "application/cose")
-        except http.Failed as failed:
-            if failed.status not in FINAL:
-                raise
-            self._reports = False
-            self.say("sekisho: the server takes no reports (%s)" % failed.detail)
-        else:
-            duties.taken()
-            self.say("sekisho: report sent")
-
-    async def _ordered(self, href: str) -> bool:
-        """Takes the operator order that waits at the server (only ours has them). True when a restart is due."""
-        if not href or not self.duties or self._order == href:
-            return False
-        try:
-            self.duties.judge(await self.send("GET", href), self)
-        except Refused as refused:
-            if isinstance(refused, http.Failed) and refused.status not in FINAL:
-                raise
-            if refused.code != ORDER_REPLAY:
-                return False  # and read again at the next look: a newer key set may know the key
-        self._order = href
-        return self.duties.due()
 
     async def _introduce(self, href: str) -> None:
         """Sends the attributes where the server wants them, and again when they have changed."""
@@ -532,13 +500,16 @@ class Agent(agent.Agent):
         self._href = href
         try:
             await self._key_sets()
-            if await self._obey():
-                return True
+            if self.duties:
+                from . import courier
+
+                if await courier.obey(self):
+                    return True
             plan = await self._release()
             digest = str(hexlify(plan.digest), "utf-8")
             self._job["digest"], self._job["sequence"] = digest, plan.sequence
             if self._job.get("done") == [number, digest]:
-                raise http.Failed(NOTHING, "action %s is closed" % number, 0, _DONE)
+                raise http.Failed(NOTHING, "action %s is closed" % number, 0, DONE)
             self._allow(plan)
             if self._how[0] == "skip" or (self._how[1] == "skip" and self._here == plan.digest):
                 raise http.Failed(WINDOW, "the server says not now")
@@ -553,27 +524,6 @@ class Agent(agent.Agent):
         except Refused as refused:
             await self._account(refused, "", 0)
             raise
-
-    async def _obey(self) -> bool:
-        """An action that brings operator orders and no release: each is judged, and the action closed with the first
-        reason why one was not obeyed. True where a restart is due; Failed(NOTHING) where it is done."""
-        orders = sorted([file for file in self._files if file.startswith("order") and file.endswith(".cose")])
-        if not orders or any(file.endswith(".suit") for file in self._files):
-            return False
-        code, told = 0, ""
-        duties = self.duties
-        for file in orders:
-            document = await self._download(self._files[file], MAX_ORDER)
-            try:
-                result = duties.judge(document, self) if duties else DISABLED
-            except Refused as refused:
-                result = duties.earlier(document, refused.code) if duties else refused.code
-            code, told = code or result, told or (result and file) or ""
-        self._close(code, told)
-        await self._deliver()
-        if duties and duties.due():
-            return True
-        raise http.Failed(NOTHING, "orders of action %s" % self._job["id"], 0, _DONE)
 
     async def _account(self, refused, detail: str, status: int) -> None:
         """Tells the server why the release is not going to be installed, or not yet."""
@@ -645,7 +595,7 @@ class Agent(agent.Agent):
             self._allow(await self._release())
         except Refused as refused:
             code, status = refused.code, getattr(refused, "status", 0)
-        if code in (NETWORK, RETRY_LATER, SERVER) or (code == NOTHING and status > _DONE):
+        if code in (NETWORK, RETRY_LATER, SERVER) or (code == NOTHING and status > DONE):
             raise http.Failed(code, "what is to be confirmed could not be read")
         if code == NOTHING and status != _NOT_OURS:
             code = 0  # runs already, which is said when it is deployed

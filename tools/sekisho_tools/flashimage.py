@@ -48,7 +48,21 @@ PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
 """All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
 ROOMY = (
     *("devicekey", "duties", "eventlog", "hardware", "interfaces", "orders", "report", "syslog"),
-    *("account", "card", "cbor", "door", "line", "peer", "record", "seal", "secure", "signing", "wipe"),
+    *(
+        "account",
+        "byhand",
+        "card",
+        "cbor",
+        "courier",
+        "door",
+        "line",
+        "peer",
+        "record",
+        "seal",
+        "secure",
+        "signing",
+        "wipe",
+    ),
 )
 """Modules of lib/ that stock mode takes along only where `vfs` has `ROOMY_VFS` bytes: their code would also want more
 heap than a chip without PSRAM has (`sekisho.STOCK_ROOM`)."""
