@@ -287,7 +287,8 @@ def test_replace_does_it_all_on_one_machine(run: Runner) -> None:
 def test_the_algorithm_policy_can_be_changed(run: Runner) -> None:
     line = "keyset replace k2.cose --previous k1.cose --key keys/root-1.key --key keys/root-2.key --algorithms "
     assert run(line + "signatures=-9").error == "ALGORITHM"
-    assert run(line + "content=-65532").code == 0
+    assert run(line + "content=AES").error == "USAGE"
+    assert "algorithm policy: none -> content encryption A256CTR (-65532)" in run(line + "content=A256CTR").out
     held = device.accept(device.genesis(Path("k1.cose").read_bytes()), Path("k2.cose").read_bytes())
     assert held.allows(device.CONTENT, -65532)
     assert not held.allows(device.CONTENT, -65534)

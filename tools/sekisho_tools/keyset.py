@@ -309,7 +309,8 @@ def _value(value: object) -> str:
         return repr(value)
 
 
-_ALGORITHMS = {-19: "Ed25519", -16: "SHA-256", -65534: "A128CTR", -65533: "A192CTR", -65532: "A256CTR"}
+ALGORITHMS = {-19: "Ed25519", -16: "SHA-256", -65534: "A128CTR", -65533: "A192CTR", -65532: "A256CTR"}
+"""COSE number -> name of what an algorithm policy usually names."""
 
 
 def _policy(content: KeySet) -> str:
@@ -318,6 +319,6 @@ def _policy(content: KeySet) -> str:
         return "none"
 
     def called(numbers: Sequence[int]) -> str:
-        return ", ".join(f"{_ALGORITHMS[n]} ({n})" if n in _ALGORITHMS else str(n) for n in numbers) or "nothing"
+        return ", ".join(f"{ALGORITHMS[n]} ({n})" if n in ALGORITHMS else str(n) for n in numbers) or "nothing"
 
     return "; ".join(f"{parts.get(part, part)} {called(n)}" for part, n in sorted(content.algorithms.items()))

@@ -41,7 +41,9 @@ Ceiling = Annotated[
 HardwareFloor = Annotated[int | None, typer.Option(min=0, help="Floor for the eFuse; burning it cannot be undone.")]
 Algorithms = Annotated[
     list[str] | None,
-    typer.Option(metavar="PART=N,...", help="Algorithm policy: signatures, digests or content = COSE numbers."),
+    typer.Option(
+        metavar="PART=NAME,...", help="Algorithm policy: signatures, digests, content = names or COSE numbers."
+    ),
 ]
 Defaults = Annotated[
     Path | None,
@@ -97,12 +99,13 @@ def _numbers(pairs: Sequence[str] | None) -> dict[str, int]:
 
 def _policy(pairs: Sequence[str] | None) -> dict[int, tuple[int, ...]] | None:
     found = {}
+    named = {name: number for number, name in keyset.ALGORITHMS.items()}
     for pair in pairs or ():
-        part, _, numbers = pair.partition("=")
+        part, _, words = pair.partition("=")
         try:
-            found[_PARTS[part]] = tuple(int(number) for number in numbers.split(","))
+            found[_PARTS[part]] = tuple(named[word] if word in named else int(word) for word in words.split(","))
         except (KeyError, ValueError) as error:
-            raise ToolError("USAGE", f"{pair!r} does not read PART=N,..., for example digests=-16.") from error
+            raise ToolError("USAGE", f"{pair!r} does not read PART=NAME,..., for example content=A128CTR.") from error
     return found or None
 
 
