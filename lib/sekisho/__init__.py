@@ -397,29 +397,19 @@ def _reopen() -> None:
 
 async def _join_peers(agent) -> None:
     """Takes part in the group lock, also on trial; without it updates wait as the settings say (`peer_wait`)."""
-    import asyncio
-
-    said = ""
-    while True:
-        try:
-            from .peer import Group
-
-            group = Group(agent.options, engine().port.device, on_trial)
-            break
-        except Exception as error:
-            if said != repr(error):
-                said = repr(error)
-                print("sekisho: no group lock (%s)" % getattr(error, "detail", said))
-        await asyncio.sleep(5)
-    agent.group = group
-    await asyncio.gather(group.serve(), group.returning())
+    try:
+        from . import peer
+    except ImportError:
+        print("sekisho: this image has no code for the group lock")
+    else:
+        await peer.join(agent, on_trial)
 
 
 def _raise_floor() -> None:
-    from . import secure
-    from .efuse import raise_floor
-
     try:
+        from . import secure
+        from .efuse import raise_floor
+
         raise_floor(engine(), secure.component())
     except Exception as error:  # a floor that cannot be raised must not keep the device from updates
         print("sekisho: the hardware floor stays (%r)" % error)

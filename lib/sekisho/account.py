@@ -60,14 +60,19 @@ class Account:
         self._challenge, self._number = value, 0
         return True
 
-    async def enrol(self, options: dict, settings, ca, say) -> bool:
+    async def admitted(self, agent, failed, tries: int) -> bool:
+        """After a 401 (*failed*, of the try of that number): whether another is worth it. agent: `ddi.Agent`."""
+        return (tries == 1 and self.challenged(failed.challenge)) or await self._enrol(agent)
+
+    async def _enrol(self, agent) -> bool:
         """Uses the one-time token of the settings up; True where the server took it. Raises Refused.
 
-        settings: `values.Settings`. The token is forgotten in the same write in which what it gave is kept.
+        The token is forgotten in the same write in which what it gave is kept.
         """
-        one_time = options.get("enrolment", "")
+        one_time = agent.options["enrolment"]
         if not one_time or one_time == self._useless:
             return False
+        settings = _settings(agent)
         body = {"token": one_time}
         if self._signs:
             body["publicKey"] = str(hexlify(self._device_key().public), "utf-8")
@@ -76,12 +81,12 @@ class Account:
         try:
             head = ["Accept: application/json"]
             answer = await http.exchange(
-                line, "POST", self._root + "/enrol", MAX_ANSWER, head, json.dumps(body).encode(), ca
+                line, "POST", self._root + "/enrol", MAX_ANSWER, head, json.dumps(body).encode(), agent.ca
             )
         except http.Failed as failed:
             if failed.status in (400, 401, 422):
                 self._useless = one_time
-                say("sekisho: the server does not take the enrolment token")
+                agent.say("sekisho: the server does not take the enrolment token")
                 return False
             raise
         finally:
@@ -89,22 +94,26 @@ class Account:
         changes = {"enrolment": ""}
         if not self._signs:
             changes["token"] = _token(answer)
-        say("sekisho: enrolled at the server")
-        _keep(options, settings, changes, say)
+        agent.say("sekisho: enrolled at the server")
+        _keep(agent, settings, changes)
         return True
 
-    def enrolled(self, options: dict, settings, say) -> None:
+    def enrolled(self, agent) -> None:
         """A request was taken: the one-time token that is still there was used, and only the answer got lost."""
         if self._signs:
-            _keep(options, settings, {"enrolment": ""}, say)
+            _keep(agent, _settings(agent), {"enrolment": ""})
 
 
-def _keep(options: dict, settings, changes: dict, say) -> None:
-    options.update(changes)
+def _settings(agent):
+    return agent.duties.settings if agent.duties else values.Settings()
+
+
+def _keep(agent, settings, changes: dict) -> None:
+    agent.options.update(changes)
     try:
         settings.change(changes, values.ORDER)
     except Refused:
-        say("sekisho: what the server gave cannot be kept")
+        agent.say("sekisho: what the server gave cannot be kept")
 
 
 def _token(answer) -> str:

@@ -134,11 +134,7 @@ def facts(engine, reporter=None) -> dict:
         record = records.load_slot(port.part, component, slot) if slot < 2 else None
         found[("fw", "app")[component] + "_digest"] = str(hexlify(record.digest), "utf-8") if record else ""
     if reporter:
-        from .hardware import NAMES
-
-        found["mode"] = "production" if reporter.production() else "development"
-        fuses = reporter.hardware() or {}
-        found["protection"] = " ".join([NAMES[one] for one in sorted(NAMES) if fuses.get(one)]) or "none"
+        found.update(reporter.attributes())
     return {key: "".join([c for c in value if " " <= c < "~" and c != "`"])[:128] for key, value in found.items()}
 
 
@@ -207,15 +203,10 @@ class Agent(agent.Agent):
 
     async def _admitted(self, failed, tries: int) -> bool:
         """After a 401: whether it is worth another try, with the server's challenge signed or newly enrolled."""
-        if failed.status != 401 or tries == MAX_LOGINS:
-            return False
-        if self._identity and tries == 1 and self._identity.challenged(failed.challenge):
-            return True
-        if not self.options["enrolment"]:
+        if failed.status != 401 or tries == MAX_LOGINS or not (self._identity or self.options["enrolment"]):
             return False
         self._line.close()
-        account = self._identity or self._open_account()
-        return await account.enrol(self.options, self._settings(), self.ca, self.say)
+        return await (self._identity or self._open_account()).admitted(self, failed, tries)
 
     def _open_account(self):
         gc.collect()
@@ -224,13 +215,6 @@ class Agent(agent.Agent):
         except ImportError:
             raise http.Failed(SETTING, "this image has no code for signed requests and enrolment")
         return Account(self._root, self.options["login"] == "key")
-
-    def _settings(self):
-        if self.duties:
-            return self.duties.settings
-        from .values import Settings
-
-        return Settings()
 
     def _file(self, url: str) -> str:
         """The URL of an artifact: at our server, or at a mirror of the settings."""
@@ -269,7 +253,7 @@ class Agent(agent.Agent):
                     raise
             tries += 1
         if self._identity and self.options["enrolment"]:
-            self._identity.enrolled(self.options, self._settings(), self.say)
+            self._identity.enrolled(self)
         return answer
 
     async def _call(self, method: str, url: str, content=None) -> dict:

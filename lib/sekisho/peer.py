@@ -236,3 +236,17 @@ class Group:
     def stay(self) -> None:
         """Nothing came of the restart."""
         self.leaving = False
+
+
+async def join(agent, busy) -> None:
+    """Takes part for ever, with the settings of *agent*, whose ``group`` is there from then on."""
+    said = ""
+    while not agent.group:
+        try:
+            agent.group = Group(agent.options, agent.engine.port.device, busy)
+        except Exception as error:  # no network yet, or a setting that makes no sense
+            if said != repr(error):
+                said = repr(error)
+                print("sekisho: no group lock (%s)" % getattr(error, "detail", said))
+            await asyncio.sleep(5)
+    await asyncio.gather(agent.group.serve(), agent.group.returning())

@@ -132,6 +132,14 @@ class Reporter:
         frozen = keysets.parse(self.engine.port.config.KEYSET)
         return frozen.environment == keysets.RELEASE or bool(self.record.get(record.PRODUCTION))
 
+    def attributes(self) -> dict:
+        """What an update server is told of mode and protection, in words."""
+        from .hardware import NAMES
+
+        fuses = self.hardware() or {}
+        on = [NAMES[one] for one in sorted(NAMES) if fuses.get(one)]
+        return {"mode": "production" if self.production() else "development", "protection": " ".join(on) or "none"}
+
     def clock(self) -> tuple:
         """(s since 1970, whether the clock was set since the start)."""
         now, proved = self.engine.port.now(), self.engine.now()

@@ -47,22 +47,8 @@ STOCK_SOURCES = ("boot.py", "main.py")
 PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
 """All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
 ROOMY = (
-    *("devicekey", "duties", "eventlog", "hardware", "interfaces", "orders", "report", "syslog"),
-    *(
-        "account",
-        "byhand",
-        "card",
-        "cbor",
-        "courier",
-        "door",
-        "line",
-        "peer",
-        "record",
-        "seal",
-        "secure",
-        "signing",
-        "wipe",
-    ),
+    *("account", "byhand", "card", "cbor", "courier", "devicekey", "door", "duties", "efuse", "eventlog", "hardware"),
+    *("interfaces", "line", "orders", "peer", "record", "report", "seal", "secure", "signing", "syslog", "wipe"),
 )
 """Modules of lib/ that stock mode takes along only where `vfs` has `ROOMY_VFS` bytes: their code would also want more
 heap than a chip without PSRAM has (`sekisho.STOCK_ROOM`)."""
