@@ -205,3 +205,13 @@ def test_ctrl_c_is_closed_before_anything_else_of_main_runs(path: Path):
 
 def _harmless(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import) and {name.name for name in node.names} <= {"micropython", "time"}
+
+
+@pytest.mark.requirement("UPE17", "UPE15")
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_update_engine_and_report_engine_lie_in_the_one_image_that_secure_boot_protects(board: Path):
+    """Frozen into the firmware: what the bootloader verifies, and what reports measure, holds both of them."""
+    modules = frozen(board / "manifest.py", board)
+    for name in ("sekisho_boot/engine.py", "sekisho/report.py", "sekisho/eventlog.py", "sekisho/secure.py"):
+        assert name in modules, name
+    assert {path.name for path in (device_code.LIB / "sekisho").glob("*.py")} <= {Path(name).name for name in modules}

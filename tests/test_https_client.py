@@ -180,3 +180,52 @@ def test_a_server_that_speaks_no_tls_is_an_error_not_a_hang(authority: Authority
     with bad_server.BadServer(PAYLOAD) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         assert fetch(url + "/good", authority.der).split()[0] in ("NETWORK", "SERVER")
+
+
+SYSLOG = """
+import asyncio, gc
+from struct import pack
+from sekisho import syslog
+from sekisho_boot.reasons import Refused, name
+entries = [pack("<IIBBBBI16s32s", number, 1767265200, 18, 0, 1, 0, 0, b"", b"") for number in (1, 2, 3)]
+try:
+    print("sent", asyncio.run(syslog.send({url!r}, entries, "lamp", {ca!r})))
+except Refused as refused:
+    print("refused", name(refused.code))
+"""
+
+
+@pytest.mark.requirement("SSS05", "SSS03", "STS07")
+@pytest.mark.parametrize("name", ["ours", "Mallory"])
+def test_the_event_log_goes_over_tls_to_the_log_server_of_the_pinned_ca_only(
+    authority: Authority, tmp_path: Path, name: str
+) -> None:
+    context = (authority if name == "ours" else Authority(name)).server(tmp_path)
+    listener = socket.create_server(("127.0.0.1", 0))
+    heard: list[bytes] = []
+
+    def listen() -> None:
+        sock, _ = listener.accept()
+        try:
+            with context.wrap_socket(sock, server_side=True) as secure:
+                while data := secure.recv(4096):
+                    heard.append(data)
+        except OSError:
+            sock.close()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    url = f"tls://localhost:{listener.getsockname()[1]}"
+    said = micropython.run(SYSLOG.format(url=url, ca=authority.der), heap="200k").strip()
+    thread.join(10)
+    listener.close()
+    text = b"".join(heard).decode()
+    if name == "ours":
+        assert said == "sent 3"
+        assert [text.count(f'sequenceId="{number}"') for number in (1, 2, 3)] == [1, 1, 1]
+        length, _, rest = text.partition(" ")
+        assert rest[int(length) :][:1].isdigit(), "octet counting: the next length follows at once"
+    else:
+        assert said in ("refused SERVER", "refused NETWORK")
+        assert not text
+    assert micropython.run(SYSLOG.format(url=url, ca=None), heap="200k").strip() == "refused SERVER"

@@ -111,7 +111,7 @@ def test_a_report_that_was_changed_or_is_another_devices_or_old_is_not_believed(
             desk_report.verify(junk, device.key.public)
 
 
-@pytest.mark.requirement("SSS02")
+@pytest.mark.requirement("SSS02", "UPE17")
 def test_changed_bytes_in_the_running_slot_are_told(device: Device) -> None:
     device.desk.flash.buffer[0x10000 + 9000] ^= 1
     assert device.wrong() == ["The bytes in fw_0 are not those that were installed."]
@@ -147,6 +147,7 @@ def test_a_locked_device_a_lost_record_and_a_lost_log_are_told(device: Device, m
         assert words in wrong
 
 
+@pytest.mark.requirement("STS11", "UPE17")
 def test_a_production_device_tells_open_interfaces_and_missing_hardware(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

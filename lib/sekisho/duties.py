@@ -11,7 +11,7 @@ from struct import unpack_from
 from sekisho_boot.ledger import READY
 from sekisho_boot.reasons import NETWORK, NOTHING, ORDER_REPLAY, Refused, kind, name
 
-from . import eventlog, http, interfaces, record, settings, store
+from . import clock, eventlog, http, interfaces, record, settings, store
 from .orders import MAX_ORDER, TRANSFER, WIPE, Orders, digest
 from .report import Reporter
 from .values import Settings
@@ -34,6 +34,7 @@ class Duties:
         self.reporter = Reporter(engine, self.record, self.settings, self.log, self.orders, decision)
         self._tag = ""  # of the order that has been dealt with
         self.orders.rotate = self.log.rotate
+        self._clockless = False  # the first time that a server tells is to be written down
         self._marks = _marks()
         told = self._marks.get("log", 0)
         self.reporter.told = told if isinstance(told, int) else 0
@@ -70,6 +71,7 @@ class Duties:
         cause = reset_cause()
         if cause != DEEPSLEEP_RESET:  # a device that wakes every minute would wear its flash out
             self.log.append(eventlog.START, 0, cause)
+            self._clockless = not clock.trusted()
 
     def _write_down(self) -> None:
         """What has changed about the device since it was last written down."""
@@ -168,6 +170,9 @@ class Duties:
     async def looked(self, agent, code: int, detail: str = "") -> bool:
         """After each look at the server, with its result (0: staged). True when a restart is due."""
         self._settle(agent, code, detail)
+        if self._clockless and clock.trusted():
+            self._clockless = False
+            self.log.append(eventlog.CLOCK, 0, clock.now())
         self._write_down()
         if code and code != NOTHING and kind(code) == "permanent":
             self.log.append(eventlog.REFUSED, code)
