@@ -125,7 +125,7 @@ def test_root_key_lost(company: Company) -> None:
     company.fleet.safe_and_updated(company.firmware(2), 2, company.file("keyset-3.cose"))
 
 
-@pytest.mark.requirement("ORG05", "UPC05", "UPC07")
+@pytest.mark.requirement("ORG05", "UPC05", "UPC07", "UPC08")
 def test_root_key_leaked(company: Company) -> None:
     device, sleeper = company.fleet.new(), company.fleet.new()
 
