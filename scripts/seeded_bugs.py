@@ -46,7 +46,7 @@ TESTS = {
     "cose": (*_DOCUMENT_TESTS, "tests/test_keyset_tuf.py", *_ENGINE_TESTS),
     "image": ("tests/pure/test_image.py", "tests/test_image_agreement.py", "tests/test_port.py", *_ENGINE_TESTS),
     "port": ("tests/test_port.py",),
-    "ed25519": ("tests/test_ed25519.py", "tests/test_ed25519_native.py"),
+    "ed25519": ("tests/pure/test_points.py", "tests/test_ed25519.py", "tests/test_ed25519_native.py"),
     "ed25519_native": ("tests/test_ed25519_native.py",),
     "sha512": ("tests/test_sha512.py", "tests/test_ed25519.py"),
     "sha512_native": ("tests/test_sha512.py",),
