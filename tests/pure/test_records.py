@@ -132,6 +132,7 @@ def test_a_slot_record_has_every_field_in_its_place():
         part = Part()
         records.save_slot(part, component, slot, Target, Plan, b"envelope")
         assert part.done[0] == sector
+        assert len(part.done) == 3  # one erase: its neighbour is the record of another slot
         prefix = pack("<BBHIQ", component, slot, 0xFFFF, Target.size, Plan.sequence)
         expected = document(1, prefix + Target.digest + Plan.digest + Plan.key + b"envelope")
         assert part.content[sector * SECTOR : sector * SECTOR + len(expected)] == expected
@@ -152,3 +153,5 @@ def test_a_slot_record_is_of_its_own_slot_and_complete():
     assert records.load_slot(part, 1, 1) is None
     records.save(part, 3, 1, 1, 0, bytes((0, 1)) + bytes(85))
     assert records.load_slot(part, 0, 1) is None
+    records.save(part, 3, 2, 1, 0, bytes((0, 1)) + bytes(4079))
+    assert records.load_slot(part, 0, 1) is None  # it reaches into the next sector
