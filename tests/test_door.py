@@ -383,8 +383,8 @@ def test_a_device_without_any_network_is_updated_from_files(tmp_path: Path, kind
     world = product.factory(site.firmware("old", 20_000))
     put_files(world, files)
     console = consoles(run(world, "sekisho: confirmed"))
-    assert "release 2 staged" in console
-    assert "new True" in console
+    assert "release 2 staged" in console, console
+    assert "new True" in console, console
     assert int(re.findall(r"free (\d+)", console)[0]) > 30_000, console
 
 
