@@ -206,3 +206,32 @@ def test_a_card_is_written_at_the_desk(tmp_path: Path, capsys: pytest.CaptureFix
     assert told.code == 0
     found = {path.relative_to(tmp_path / "sd").as_posix() for path in (tmp_path / "sd").rglob("*") if path.is_file()}
     assert found == {"lamp.suit", "keyset.cose", "payload/" + hashlib.sha256(b"bin").hexdigest()}
+
+
+def test_a_simulated_device_without_network_is_updated_and_ordered_from_its_card(tmp_path: Path) -> None:
+    from helpers import site
+    from helpers.keys import ISSUED, YEAR, make_keyset, signer
+    from helpers.site import Product, consoles, run
+    from sekisho_tools import cose
+    from test_door import put_files
+
+    product = Product(tmp_path, settings={"wifi": [], "server": ""}, keys=make_keyset(operators=1))
+    app = "import sekisho\nasync def main():\n    sekisho.folder('/data')\n"
+    product.personalities.default = product.personality(application=app)
+    new = site.firmware("new", 12_000)
+    product.offer(2, new, application=app)
+    members = {1: orders.SETTINGS, 2: [1, product.device.classes[0]], 4: ISSUED + YEAR, 5: {"poll": 600}, 6: 1}
+    order = cose.sign1(cose.encode(members), signer("operator"), attached=True)
+    world = product.factory(site.firmware("old", 20_000))
+    put_files(
+        world,
+        {
+            "poll.cose": order,
+            "lamp.suit": product.release(2, new),
+            "payload/" + hashlib.sha256(new).hexdigest(): new,
+        },
+    )
+    console = consoles(run(world, "sekisho: confirmed"))
+    assert console.count("order obeyed") == 1
+    assert "release 2 staged" in console
+    assert "cannot be used" not in console

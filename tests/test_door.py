@@ -399,6 +399,8 @@ def put_files(world: Any, files: dict[str, bytes]) -> None:
     fs.context.buffer = bytearray(image[part.offset :][: part.size])
     fs.mount()
     for name, content in files.items():
+        if "/" in name:
+            fs.mkdir(name.split("/")[0])
         with fs.open(name, "wb") as file:
             file.write(content)
     fs.unmount()
