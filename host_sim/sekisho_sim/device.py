@@ -317,7 +317,7 @@ class Machine(Managed):
             tree = known[1]
             costs = self._measure(tree, world)
         board.put(at.VERSION, bytes(personality.version))
-        board.put(at.COSTS, _encode_costs(costs.modules))
+        board.put(at.COSTS, _encode_costs(_rooms(tree, costs.modules)))
         heap = world.heap + costs.shims + sum(costs.modules.values())
         spec = self._spec(world.flash_path, tree, heap, stock=personality.start == STOCK)
         host = _Host(flash, boot, world)
@@ -581,6 +581,16 @@ def no_cut(count: int, cause: str) -> ToolError:
 def _errno(code: int) -> int:
     """MicroPython's `check_esp_err`: the errno for an esp_err_t."""
     return {0x101: 12, 0x107: 116, 0x106: 95}.get(code, -code)
+
+
+def _rooms(tree: Tree, costs: dict[str, int]) -> dict[str, int]:
+    """What is kept aside for each module until it is imported: its cost, but not the growth of the string pool.
+
+    That falls on whichever module fills the pool, which is another one when the device runs; so it is free from the
+    start, since it will be used whatever is imported.
+    """
+    sizes = {path: (tree.directory / path.lstrip("/")).stat().st_size for path in costs}
+    return {path: min(cost, 3 * sizes[path] + 512) for path, cost in costs.items()}
 
 
 def _encode_costs(modules: dict[str, int]) -> bytes:

@@ -272,7 +272,12 @@ async def main(app=None) -> None:
     """What `run` runs, with the same argument; for applications that start asyncio themselves."""
     global _agent
     import asyncio
+    import sys
 
+    if "sekisho_pack" not in sys.modules:  # there it would lie on the heap
+        from . import safe
+
+        return await safe.main(app)
     try:
         import sekisho_config  # type: ignore[import-not-found]
 

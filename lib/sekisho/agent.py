@@ -64,14 +64,15 @@ class Agent:
     (16 bytes). say(text): prints one line. ``result`` is the reason code of the last look at the server (0 after one
     that staged an update), ``detail`` its sentence. ``decide(manifest digest)`` gives what people decided on a release
     (see `policy.verdict`), ``tell(event, release, reason)`` passes on what people want to be told of, and
-    ``ask(release)`` may put off a release that is not forced.
+    ``ask(release)`` may put off a release that is not forced; ``envelope(envelope, plan)`` hears of every release
+    that was accepted and does not run yet.
     """
 
     def __init__(self, engine, options: dict, class_id: bytes, say=print) -> None:
         digits = str(hexlify(class_id), "utf-8")
         self.engine = engine
         self.options = options
-        self.decide = self.tell = self.ask = _nobody
+        self.decide = self.tell = self.ask = self.envelope = _nobody
         self.group = None  # `peer.Group`: devices that never restart together with this one
         self._kept: tuple = ()  # (ticks at which peers kept a release waiting last,)
         self.server = options["server"]
@@ -183,6 +184,7 @@ class Agent:
             plan = self.engine.accept(sever(envelope))
             self._hold(plan)
             self._packed = self._choose(envelope, plan)
+            self.envelope(envelope, plan)
         except Refused as refused:
             self._lost = refused.code == NO_KEYSET
             if refused.code != NOTHING and kind(refused.code) != "permanent":

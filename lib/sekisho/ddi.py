@@ -11,6 +11,7 @@ docs/ddi.md says what is sent when.
 
 import gc
 import json
+import sys
 from binascii import hexlify
 from hashlib import sha256
 
@@ -111,6 +112,9 @@ def facts(engine, reporter=None) -> dict:
 
     status, port = engine.status(), engine.port
     state = "locked" if status["locked"] else name(status["degraded"]) if status["degraded"] else "ok"
+    safe = sys.modules.get("sekisho.safe")
+    if safe and safe.why():
+        state = "safe: " + safe.why()
     code, _, sequence = status["last"]
     pair = status["pair"] or (255, status["counters"][0], 0)
     chip = CHIPS.get(port.config.CHIP, str(port.config.CHIP))

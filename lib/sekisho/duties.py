@@ -11,7 +11,7 @@ from struct import unpack_from
 from sekisho_boot.ledger import READY
 from sekisho_boot.reasons import NETWORK, NOTHING, ORDER_REPLAY, Refused, kind, name
 
-from . import clock, eventlog, http, interfaces, record, settings, store
+from . import clock, eventlog, http, interfaces, record, safe, settings, store
 from .orders import MAX_ORDER, TRANSFER, WIPE, Orders, digest
 from .report import Reporter
 from .values import Settings
@@ -27,6 +27,7 @@ class Duties:
         self.engine = engine
         self.say = say
         self.restart = False
+        self.may: list = []  # interfaces that may be open
         self.record = record.Record(engine.port.part)
         self.settings = Settings(self._changed)
         self.log = eventlog.Log(engine.port.device, self._clock)
@@ -45,8 +46,8 @@ class Duties:
         self._begin_log()
         self.orders.resume()
         product = getattr(self.engine.port.config, "INTERFACES", ())
-        may = interfaces.wanted(self.reporter.production(), product, self.settings.get("interfaces"))
-        self.reporter.open = interfaces.apply(may)
+        self.may = interfaces.wanted(self.reporter.production(), product, self.settings.get("interfaces"))
+        self.reporter.open = interfaces.apply(self.may)
         self._write_down()
         if agent:
             tell = agent.tell
@@ -57,6 +58,10 @@ class Duties:
                 tell(event, release, reason)
 
             agent.tell, agent.decide, agent.duties = heard, self.record.decision, self
+            if "console" in self.reporter.open:
+                from . import console
+
+                console.begin(agent)
 
     def _begin_log(self) -> None:
         """The start itself, and whether the log begins anew because the device was wiped."""
@@ -80,6 +85,12 @@ class Duties:
         if sequence:
             event = eventlog.FAILED if code else eventlog.INSTALLED
             self._once("last", _hex(manifest) + str(code), event, code, sequence, manifest)
+        trouble = safe.reason()
+        if trouble or "safe" in self._marks:
+            if trouble:
+                self._once("safe", trouble, eventlog.SAFE, 0, trouble)
+            else:
+                self._marks.pop("safe")
         self._once("keyset", status["keyset"], eventlog.KEYSET, 0, status["keyset"])
         degraded = status["degraded"]
         if degraded or "degraded" in self._marks:

@@ -163,6 +163,9 @@ class Reporter:
             why.append("unproven")  # no record says what the running firmware is
         mounts = sys.modules.get("sekisho.mounts")
         why += ["mount:" + label for label in (mounts.problems if mounts else ())]
+        safe = sys.modules.get("sekisho.safe")
+        if safe and safe.why():
+            why.append("safe:" + safe.why())
         if self.record.lost:
             why.append("record-lost")
         if not self.log.kept:
@@ -201,10 +204,11 @@ class Reporter:
 
     def public(self) -> dict:
         """All that may be shown to anybody without a login: product, whether it is well, whether an update waits."""
-        status = self.engine.status()
+        status, safe = self.engine.status(), sys.modules.get("sekisho.safe")
+        trouble = status["degraded"] or status["locked"] or self.decision is None or (safe and safe.why())
         return {
             "product": getattr(self.engine.port.config, "PRODUCT", ""),
-            "well": not (status["degraded"] or status["locked"] or self.decision is None),
+            "well": not trouble,
             "trial": status["trial"],
         }
 

@@ -102,6 +102,8 @@ SCHEMA = (
     ("lockout_tries", NUMBER, (3, 20), 5, 5, ADMIN, "at once"),
     # Minutes that it stays locked.
     ("lockout_minutes", NUMBER, (1, 1440), 15, 15, ADMIN, "at once"),
+    # A secret with which the administrator of the console may choose a new password, once.
+    ("console_reset", SECRET, (12, 64), "", "", ORDER, "at once"),
     # Settings that from now on only orders may change.
     ("held", NAMES, (32, 32), [], [], ORDER, "at once"),
 )  # fmt: skip
@@ -182,6 +184,15 @@ def _migrated(version: int, values: dict) -> dict:
     return values
 
 
+def _built_in() -> dict:
+    """What the product is built with, for the day its file system is gone: `SETTINGS` in `sekisho_config`."""
+    try:
+        import sekisho_config  # type: ignore[import-not-found]
+    except ImportError:
+        return {}
+    return dict(getattr(sekisho_config, "SETTINGS", {}))
+
+
 class Settings:
     """The values of this device. Raises nothing on damaged files: what cannot be read has its default.
 
@@ -209,7 +220,7 @@ class Settings:
             if isinstance(version, int) and version < VERSION:
                 self.values = _migrated(version, self.values)
         else:
-            self.values = _migrated(0, settings.read(settings.SETTINGS))
+            self.values = _migrated(0, settings.read(settings.SETTINGS) or _built_in())
 
     def get(self, name: str, pending: bool = False):
         """The value of *name*, its default where there is none that is valid; with *pending*, the one being tried."""
@@ -270,15 +281,19 @@ class Settings:
         if self.changed:
             self.changed(sorted(names))
 
-    def restore(self, defaults=None) -> None:
+    def restore(self, defaults=None, role: int = ORDER) -> None:
         """Back to the secure defaults: those of the key set (*defaults*, a dict) before those of the schema (STS06).
 
-        Names that this version does not know are passed over. Raises Refused(SETTING) for a value that cannot be.
+        Names that this version does not know are passed over, and those that *role* may not change. Raises
+        Refused(SETTING) for a value that cannot be.
         """
         secure = {line[0]: line[4] for line in SCHEMA if line[4] is not KEEP}
         for name in defaults or ():
             if any(line[0] == name for line in SCHEMA):
                 secure[name] = check(name, defaults[name])
+        if role < ORDER:
+            held = self.get("held")
+            secure = {name: secure[name] for name in secure if entry(name)[5] <= role and name not in held}
         self._set(secure)
 
     # -- server and networks: kept only after they worked ---------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -47,11 +48,18 @@ class Product:
         """Our firmware with this product's configuration and further frozen modules (name=source)."""
         return Personality(name).with_modules(sekisho_config=config.render(self.device), **modules)
 
-    def release(self, sequence: int, payload: bytes | None, app: bytes | None = None, *ties: suit.Tie) -> bytes:
+    def release(
+        self,
+        sequence: int,
+        payload: bytes | None,
+        app: bytes | None = None,
+        *ties: suit.Tie,
+        text: Mapping[str, suit.Text] | None = None,
+    ) -> bytes:
         """A signed envelope for a firmware, an application image, or both."""
         images = {"fw": payload, "app": app}
         components = tuple(suit.Component.of(name, data) for name, data in images.items() if data is not None)
-        contents = suit.Release(self.device.vendor, self.device.classes[0], sequence, components, ties)
+        contents = suit.Release(self.device.vendor, self.device.classes[0], sequence, components, ties, text=text or {})
         return suit.encode(contents, [self.keys.release[0]])
 
     def offer(self, sequence: int, payload: bytes, **modules: str) -> bytes:

@@ -49,6 +49,8 @@ PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
 ROOMY = (
     *("account", "byhand", "card", "cbor", "courier", "devicekey", "door", "duties", "efuse", "eventlog", "hardware"),
     *("interfaces", "line", "orders", "peer", "record", "report", "seal", "secure", "signing", "syslog", "wipe"),
+    *("accounts", "safe", "console", "console_files", "console_form", "console_pages", "console_text"),
+    *("console_web", "console_words"),
 )
 """Modules of lib/ that stock mode takes along only where `vfs` has `ROOMY_VFS` bytes: their code would also want more
 heap than a chip without PSRAM has (`sekisho.STOCK_ROOM`)."""

@@ -96,7 +96,7 @@ class WLAN:
         if on is None:
             return _active[self._if]
         _active[self._if] = bool(on)
-        if not on:
+        if not on and self._if == 0:
             _joined = None
         return _active[self._if]
 

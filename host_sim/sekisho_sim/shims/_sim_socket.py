@@ -9,7 +9,7 @@ __name__ = "socket"
 
 
 def getaddrinfo(host, port, *rest):
-    address = _resolve(host)
+    address = "127.0.0.1" if host == "0.0.0.0" else _resolve(host)  # noqa: S104 (from this desk only)
     if address is None:
         raise OSError(-202)
     return _s.getaddrinfo(address, port, *rest)

@@ -1,0 +1,267 @@
+"""The safe state: the application does not run, everything that could mend it does.
+
+The agent polls, installs and reports, the console takes files, the LED of `sekisho_config.LED` blinks the number of the
+reason. It ends with the restart into an update that works, or with the power. A trial never comes here: an image that
+cannot run its application goes back. docs/safe-state.md says what people see and do.
+"""
+
+import asyncio
+import sys
+
+from micropython import const
+
+# Reasons, and how often the LED blinks: never renumbered. The comment is the meaning.
+NO_APPLICATION = const(1)  # The application image fails its digest or cannot be mounted.
+MISSING = const(2)  # The application image has no module `application`.
+BROKE = const(3)  # The application raised an exception, at its import or later.
+MEMORY = const(4)  # The application found no memory.
+LOOPS = const(5)  # The application restarted the chip, or hung it, over and over.
+DATA = const(6)  # The file system `data` is damaged, and with it the settings.
+AGENT = const(7)  # The agent itself broke down; it begins again with growing pauses.
+WORDS = (
+    "",
+    "no-application",
+    "application-missing",
+    "application-broke",
+    "no-memory",
+    "application-loops",
+    "data-damaged",
+    "agent-broke",
+)
+
+MAX_STARTS = const(5)  # restarts in a row, none of which lasted, after which the application is left out
+LASTED = const(120)  # s that a start must last not to count
+FIRST_PAUSE = const(10)  # s before the agent begins again after it broke down; it doubles each time
+MAX_PAUSE = const(3600)
+_DEEPSLEEP = const(4)  # machine.DEEPSLEEP_RESET
+_POWER = const(1)  # machine.PWRON_RESET
+_COUNT = "starts"  # i32 in the NVS namespace `sekisho`
+
+_reason = 0
+_blinking = None
+
+
+def why() -> str:
+    """Why the device is in the safe state, in a word; "" where it is not."""
+    return WORDS[_reason]
+
+
+def reason() -> int:
+    """The number of the reason, 0 where the device is not in the safe state."""
+    return _reason
+
+
+def enter(number: int) -> None:
+    """From now on the device is in the safe state. The first reason stays, except that DATA and AGENT give way."""
+    global _reason, _blinking
+    if _reason and not (_reason in (DATA, AGENT) and number not in (DATA, AGENT)):
+        return
+    _reason = number
+    print("sekisho: safe state: %s" % why())
+    if _blinking is None:
+        _blinking = asyncio.create_task(_blink())
+
+
+def leave(number: int) -> None:
+    """The trouble of this number is over."""
+    global _reason
+    if _reason == number:
+        _reason = 0
+        print("sekisho: safe state left")
+
+
+async def main(app) -> None:
+    """What `sekisho.main` does, with whatever can break down caught."""
+    import sekisho_config  # type: ignore[import-not-found]
+
+    import sekisho
+
+    tasks: list = []
+    try:
+        sekisho._agent = sekisho._make_agent(sekisho_config.CLASSES[0])
+    except Exception as error:
+        sys.print_exception(error)  # type: ignore[attr-defined]
+        print("sekisho: no agent; the application goes on alone, without updates")
+        tasks = [asyncio.create_task(guard(app, sekisho._load, sekisho._decision))]
+        sekisho._agent = await again(sekisho._make_agent)
+    agent = sekisho._agent
+    sekisho._report()
+    sekisho._begin_duties()
+    if not tasks:
+        tasks = [asyncio.create_task(guard(app, sekisho._load, sekisho._decision))]
+    tasks.append(asyncio.create_task(lasted()))
+    await asyncio.sleep(0)  # the application starts first, so that its health checks are known
+    if agent.options["peers"]:
+        tasks.append(asyncio.create_task(sekisho._join_peers(agent)))
+    code, _, release = sekisho.engine().status()["last"]
+    if code:
+        sekisho._tell("failed", release, sekisho._name(code))
+    if sekisho.on_trial() and await agent.prove(sekisho._health) == 0:
+        sekisho._tell("installed", sekisho.engine().status()["last"][2])
+        if not getattr(sekisho_config, "WATCHDOG", True):
+            return await sekisho._restart()  # the product wants no watchdog beyond the trial: only a restart ends it
+    if getattr(sekisho_config, "EFUSE_FLOOR", False):
+        sekisho._raise_floor()
+    tasks.append(asyncio.create_task(sekisho._feed()))
+    await forever(agent)
+    return await sekisho._restart()
+
+
+async def guard(app, load, decision) -> None:
+    """Runs the application *app*, made by *load*. If it cannot run, the image goes back where it is on trial; else the
+    device is in the safe state from here on."""
+    import gc
+
+    from sekisho_boot.reasons import HEALTH
+
+    import sekisho
+    from sekisho import fail, on_trial
+
+    number = 0
+    try:
+        number = unfit(app, decision) if sekisho._agent else 0
+        if not number:
+            loaded = load(app)
+            if loaded:
+                await loaded()
+            elif decision and decision.app:
+                number = MISSING
+    except Exception as error:
+        gc.collect()
+        sys.print_exception(error)  # type: ignore[attr-defined]
+        print("sekisho: the application broke down; the agent goes on alone")
+        number = MEMORY if isinstance(error, MemoryError) else BROKE
+    if number and sekisho._agent and on_trial():
+        fail(HEALTH)
+    if number:
+        enter(number)
+
+
+def unfit(app, decision) -> int:
+    """Why the application *app* is not even started, or 0. decision: of the engine at this start, or None."""
+    from sekisho_boot.reasons import TARGET_LOST
+
+    from . import engine
+
+    mounts = sys.modules.get("sekisho.mounts")
+    problems = mounts.problems if mounts else ()
+    status = engine().status()
+    if "data" in problems:
+        enter(DATA)  # the application may live without
+    lost = status["degraded"] == TARGET_LOST and not (decision and decision.app)
+    if lost or any(label[:4] == "app_" for label in problems):
+        return NO_APPLICATION
+    return LOOPS if app and loops(status["trial"]) else 0
+
+
+async def again(make):
+    """The agent, once it can be made: tried with growing pauses."""
+    import sekisho_config  # type: ignore[import-not-found]
+
+    enter(AGENT)
+    rest = FIRST_PAUSE
+    while True:
+        await asyncio.sleep(rest)
+        rest = min(2 * rest, MAX_PAUSE)
+        try:
+            made = make(sekisho_config.CLASSES[0])
+        except Exception as error:
+            sys.print_exception(error)  # type: ignore[attr-defined]
+            continue
+        leave(AGENT)
+        return made
+
+
+async def forever(agent) -> None:
+    """`agent.forever`, begun again with growing pauses when it breaks down; the application runs on."""
+    rest = FIRST_PAUSE
+    while True:
+        try:
+            await agent.forever()
+            return settled()
+        except Exception as error:  # a fault of ours
+            sys.print_exception(error)  # type: ignore[attr-defined]
+        enter(AGENT)
+        await asyncio.sleep(rest)
+        rest = min(2 * rest, MAX_PAUSE)
+
+
+async def _blink() -> None:
+    """As many short flashes as the number of the reason, then a pause."""
+    try:
+        import sekisho_config  # type: ignore[import-not-found]
+
+        number = getattr(sekisho_config, "LED", None)
+        if number is None:
+            return
+        from machine import Pin
+
+        led = Pin(number, Pin.OUT)
+        while True:
+            for _ in range(_reason):
+                led.value(1)
+                await asyncio.sleep(0.2)
+                led.value(0)
+                await asyncio.sleep(0.3)
+            await asyncio.sleep(2)
+    except Exception as error:  # a light that is not there keeps nothing from being mended
+        print("sekisho: no LED (%r)" % error)
+
+
+# -- starts that do not last ---------------------------------------------------------------------------------
+
+
+def _store():
+    from esp32 import NVS
+
+    from .issued import NAMESPACE
+
+    return NVS(NAMESPACE)
+
+
+def _starts(store) -> int:
+    try:
+        return max(0, store.get_i32(_COUNT))
+    except OSError:
+        return 0
+
+
+def loops(trial: bool) -> bool:
+    """Once at each start: whether the application has restarted the chip too often to be tried again.
+
+    Counted in NVS, and only restarts: switching the power off and on tries the application once more, and a device that
+    sleeps between two measurements writes nothing. A trial counts its own attempts.
+    """
+    try:
+        from machine import reset_cause
+
+        cause = reset_cause()
+        if cause == _DEEPSLEEP:
+            return False
+        store = _store()
+        count = 0 if trial or cause == _POWER else _starts(store) + 1
+        _keep(store, count)
+        return count > MAX_STARTS
+    except Exception:  # no NVS: nothing is counted
+        return False
+
+
+def _keep(store, count: int) -> None:
+    if count != _starts(store):
+        store.set_i32(_COUNT, min(count, 1000))
+        store.commit()
+
+
+async def lasted() -> None:
+    """This start has lasted: the next restart is the first again."""
+    await asyncio.sleep(LASTED)
+    if _reason != LOOPS:
+        settled()
+
+
+def settled() -> None:
+    """The restart that comes is a wanted one."""
+    try:
+        _keep(_store(), 0)
+    except Exception:
+        pass
