@@ -75,10 +75,12 @@ class RunResult:
 
 @dataclass(frozen=True)
 class _Costs:
-    """What the simulator itself takes of the interpreter's heap: *shims*, and per frozen module."""
+    """What the simulator itself takes of the interpreter's heap: *shims*, per frozen module, and *total* of these with
+    the growth of the string pool."""
 
     shims: int
     modules: dict[str, int]
+    total: int
 
 
 _costs: dict[tuple[str, ...], _Costs] = {}
@@ -317,8 +319,8 @@ class Machine(Managed):
             tree = known[1]
             costs = self._measure(tree, world)
         board.put(at.VERSION, bytes(personality.version))
-        board.put(at.COSTS, _encode_costs(_rooms(tree, costs.modules)))
-        heap = world.heap + costs.shims + sum(costs.modules.values())
+        board.put(at.COSTS, _encode_costs(costs.modules))
+        heap = world.heap + costs.shims + costs.total
         spec = self._spec(world.flash_path, tree, heap, stock=personality.start == STOCK)
         host = _Host(flash, boot, world)
         self._cause = self._watch(spec, host, world, limits, console)
@@ -459,15 +461,23 @@ class Machine(Managed):
             return _costs[key]
         board = self._board
         saved = bytes(board.memory[:512]), bytes(board.memory[at.NET : at.BLANK])
-        board.put(at.COSTS, _encode_costs(dict.fromkeys(tree.paths, 0)))
-        spec = self._spec(world.flash_path, tree, 16 << 20, calibrate=True)
-        self.driver.start(spec)
-        status, _ = self.driver.wait(self._ask, 60)
-        if status is None:
-            self.driver.kill()
-        if board[at.STOP] != at.STOP_IDLE:
-            raise ToolError("SIMULATOR", f"Measuring the simulator's own heap failed: {spec.console.read_text()!r}.")
-        costs = _Costs(board[at.SHIM_COST], _decode_costs(board.memory[at.COSTS : at.LOG]))
+        runs = []
+        # In two orders: the growth of the string pool falls on whichever module fills it, another one each time, and on
+        # another one again when the device runs. So it is kept aside for none.
+        for paths in (tree.paths, tree.paths[::-1]):
+            board.put(at.COSTS, _encode_costs(dict.fromkeys(paths, 0)))
+            spec = self._spec(world.flash_path, tree, 16 << 20, calibrate=True)
+            self.driver.start(spec)
+            status, _ = self.driver.wait(self._ask, 60)
+            if status is None:
+                self.driver.kill()
+            if board[at.STOP] != at.STOP_IDLE:
+                text = spec.console.read_text()
+                raise ToolError("SIMULATOR", f"Measuring the simulator's own heap failed: {text!r}.")
+            runs.append(_decode_costs(board.memory[at.COSTS : at.LOG]))
+            board[at.STOP] = 0
+        least = {path: min(run[path] for run in runs) for path in tree.paths}
+        costs = _Costs(board[at.SHIM_COST], least, sum(runs[0].values()))
         board.put(0, saved[0])
         board.put(at.NET, saved[1])
         _costs[key] = costs
@@ -581,16 +591,6 @@ def no_cut(count: int, cause: str) -> ToolError:
 def _errno(code: int) -> int:
     """MicroPython's `check_esp_err`: the errno for an esp_err_t."""
     return {0x101: 12, 0x107: 116, 0x106: 95}.get(code, -code)
-
-
-def _rooms(tree: Tree, costs: dict[str, int]) -> dict[str, int]:
-    """What is kept aside for each module until it is imported: its cost, but not the growth of the string pool.
-
-    That falls on whichever module fills the pool, which is another one when the device runs; so it is free from the
-    start, since it will be used whatever is imported.
-    """
-    sizes = {path: (tree.directory / path.lstrip("/")).stat().st_size for path in costs}
-    return {path: min(cost, 3 * sizes[path] + 512) for path, cost in costs.items()}
 
 
 def _encode_costs(modules: dict[str, int]) -> bytes:
