@@ -202,7 +202,7 @@ def test_the_application_runs_even_where_the_engine_cannot(product: Product) -> 
     """A build without its configuration is broken, but not dead."""
     world = product.factory(OLD)
     product.personalities.default = Personality("broken").with_modules(application=NOTES)
-    assert "the application goes on alone" in consoles(run(world, "without updates\napplication"))
+    assert "the application goes on alone" in consoles(run(world, "safe state: agent-broke\napplication"))
 
 
 def test_the_watchdog_of_the_trial_is_fed_once_the_image_is_confirmed(product: Product) -> None:

@@ -72,18 +72,19 @@ def leave(number: int) -> None:
 
 async def main(app) -> None:
     """What `sekisho.main` does, with whatever can break down caught."""
-    import sekisho_config  # type: ignore[import-not-found]
-
     import sekisho
 
     tasks: list = []
     try:
+        import sekisho_config  # type: ignore[import-not-found]
+
         sekisho._agent = sekisho._make_agent(sekisho_config.CLASSES[0])
     except Exception as error:
         sys.print_exception(error)  # type: ignore[attr-defined]
         print("sekisho: no agent; the application goes on alone, without updates")
         tasks = [asyncio.create_task(guard(app, sekisho._load, sekisho._decision))]
         sekisho._agent = await again(sekisho._make_agent)
+        import sekisho_config
     agent = sekisho._agent
     sekisho._report()
     sekisho._begin_duties()
@@ -156,14 +157,14 @@ def unfit(app, decision) -> int:
 
 async def again(make):
     """The agent, once it can be made: tried with growing pauses."""
-    import sekisho_config  # type: ignore[import-not-found]
-
     enter(AGENT)
     rest = FIRST_PAUSE
     while True:
         await asyncio.sleep(rest)
         rest = min(2 * rest, MAX_PAUSE)
         try:
+            import sekisho_config  # type: ignore[import-not-found]
+
             made = make(sekisho_config.CLASSES[0])
         except Exception as error:
             sys.print_exception(error)  # type: ignore[attr-defined]
