@@ -336,8 +336,8 @@ class Engine:
             otadata.select(port.otadata, state.chosen, otadata.VALID)
             port.reset()
         self.ledger.append(log.DEGRADED, 0, reasons.FALLBACK)
+        otadata.normalise(port.otadata, port.running)  # before the record: after a cut between the two both come again
         self.ledger.append(log.COUNTERS, port.running, 0, state.counters[FW], state.counters[APP])
-        otadata.normalise(port.otadata, port.running)
 
     def _drop(self, code: int) -> None:
         """Ends the update with a reason; whatever lies in the idle slot without being authorised stays unbootable."""
