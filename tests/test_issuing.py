@@ -224,6 +224,16 @@ def test_what_is_no_mac_address_is_refused(text: str) -> None:
 # -- the device's side ----------------------------------------------------------------------------------------------
 
 
+def device_modules() -> dict[str, str]:
+    """`issued` alone, and what it imports of the engine."""
+    root = Path(__file__).parents[1]
+    engine = {
+        f"sekisho_boot/{name}.py": root / "boot" / "sekisho_boot" / f"{name}.py" for name in ("__init__", "reasons")
+    }
+    sources = {"issued.py": root / "lib" / "sekisho" / "issued.py", **engine}
+    return {name: path.read_text() for name, path in sources.items()}
+
+
 @pytest.mark.requirement("STS01")
 def test_the_device_reads_what_it_was_issued(batch: Path, tmp_path: Path) -> None:
     """The NVS image of Espressif's generator, read by the device's own code through `esp32.NVS`."""
@@ -244,12 +254,11 @@ def test_the_device_reads_what_it_was_issued(batch: Path, tmp_path: Path) -> Non
     flash = bytearray(built.data)
     row = table["nvs"]
     flash[row.offset : row.end] = issued.nvs_image(issued.entries(given), row.size)
-    source = Path(__file__).parents[1] / "lib" / "sekisho" / "issued.py"
     main = (
         "import issued\nfound = issued.load()\nprint(sorted(found))\nprint(found['id'].hex(), found['key'].hex())\n"
         "print(found['token'], found['console'])\nissued.forget('token')\nprint(sorted(issued.load()))"
     )
-    lines = Bench(tmp_path).printed(main, flash=bytes(flash), modules={"issued": source.read_text()})
+    lines = Bench(tmp_path).printed(main, flash=bytes(flash), modules=device_modules())
     assert lines[0] == "['console', 'id', 'kek', 'key', 'token']"
     assert given.secrets.seed is not None
     assert lines[1] == f"{given.record.id.replace('-', '')} {given.secrets.seed.hex()}"
@@ -260,11 +269,10 @@ def test_the_device_reads_what_it_was_issued(batch: Path, tmp_path: Path) -> Non
 def test_a_device_that_was_never_issued_has_no_identity(tmp_path: Path) -> None:
     from helpers.images import app, flash_with
 
-    source = Path(__file__).parents[1] / "lib" / "sekisho" / "issued.py"
     lines = Bench(tmp_path).printed(
         "import issued\nprint(issued.load())",
         flash=flash_with({"ota_0": app()}, table=layout.load("4MiB")),
-        modules={"issued": source.read_text()},
+        modules=device_modules(),
     )
     assert lines == ["{}"]
 
