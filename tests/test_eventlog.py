@@ -93,7 +93,7 @@ def test_the_command_shows_a_log_and_its_head(log: eventlog.Log, sekisho: Runner
     assert sekisho(f"events verify {file} --head 200:00").error == "LOG"
     assert sekisho(f"events verify {file} --head what").error == "LOG"
     assert "ORDER_REFUSED" in sekisho("events list").out
-    assert set(events.catalogue()) == set(range(1, 25))
+    assert set(events.catalogue()) == set(range(1, 28))
 
 
 def serve(kind: int) -> tuple[socket.socket, int]:
