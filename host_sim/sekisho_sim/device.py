@@ -467,6 +467,7 @@ class Machine(Managed):
         for paths in (tree.paths, tree.paths[::-1]):
             board.put(at.COSTS, _encode_costs(dict.fromkeys(paths, 0)))
             spec = self._spec(world.flash_path, tree, 16 << 20, calibrate=True)
+            _drain(self._ask)  # a device that was stopped in the middle of a question leaves it behind
             self.driver.start(spec)
             status, _ = self.driver.wait(self._ask, 60)
             if status is None:
