@@ -17,8 +17,9 @@ from sekisho_sim import device
 from sekisho_sim.bootloader import VALID, Entry
 from sekisho_sim.device import Limits, machine, power_cycle
 from sekisho_sim.driver import ForkDriver, ProcessDriver
-from sekisho_sim.flash import Flash, decode_ops, replay
+from sekisho_sim.flash import Flash, decode_ops, encode_ops, replay
 from sekisho_sim.personality import STOCK, Personalities, Personality
+from sekisho_sim.shims import _sim_layout as at
 from sekisho_sim.world import World
 from sekisho_tools.errors import ToolError
 
@@ -464,6 +465,45 @@ def test_a_helper_that_does_not_answer_is_replaced(bench: Bench) -> None:
         world = bench.world("print('on')\nwhile True:\n    pass")
         assert runner.run(world, limits=Limits(seconds=1)).cause == "timeout"
         assert runner.run(bench.world("print('next')")).console == "next\n"
+
+
+def test_an_answer_that_a_stopped_device_did_not_read_is_not_the_next_ones(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a busy computer does now and then, done on purpose: the device does not run between answer and kill."""
+    driver, limits, answer = ForkDriver(), Limits(), device._Host.answer
+    helper = driver._cold._process.pid
+
+    def slow(host: device._Host, what: int, payload: bytes) -> bytes:
+        child = Path(f"/proc/{helper}/task/{helper}/children").read_text()
+        os.kill(int(child), signal.SIGSTOP)
+        limits.stop = True
+        return answer(host, what, payload)
+
+    main = "import esp32\nnvs = esp32.NVS('n')\nnvs.set_i32('a', 7)\nprint(nvs.get_i32('a'))"
+    with device.Machine(driver) as runner:
+        monkeypatch.setattr(device._Host, "answer", slow)
+        assert runner.run(bench.world(main), limits=limits).cause == "timeout"
+        assert limits.stop
+        monkeypatch.setattr(device._Host, "answer", answer)
+        assert runner.run(bench.world(main), limits=SOON).console == "7\n"
+
+
+def test_an_operation_that_was_complete_when_the_device_was_stopped_is_not_done_twice(tmp_path: Path) -> None:
+    """Stopped after it has counted the operation, before it has taken back that one is in progress."""
+    board, flash = device._Board(tmp_path / "board"), bytearray(b"\xff" * 8192)
+    board[at.CUT], board[at.CAPACITY] = at.NEVER, 1 << 20
+    both = device._BoardFlash(flash, board)  # type: ignore[arg-type]
+    both.program(0, b"first")
+    both.erase(4096)  # an older run's, whose record is still in the memory
+    first = len(encode_ops(board.ops()[:1]))
+    board[at.USED], board[at.COUNT], board[at.PENDING] = 0, 0, 0
+    both.program(0, b"first")
+    for pending, op in ((1, None), (first + 1, "erase"), (0, None)):
+        board[at.PENDING] = pending
+        found = board.pending()
+        assert (found.kind if found else None) == op
+    board.memory.close()
 
 
 def test_missing_micropython_is_said_in_one_sentence() -> None:

@@ -121,9 +121,10 @@ class _Board:
 
     def pending(self) -> Op | None:
         """The operation that had begun, or was about to, when the device stopped."""
-        if not self[at.PENDING]:
-            return None
-        start = at.LOG + self[at.USED]
+        used = self[at.USED]
+        if self[at.PENDING] != used + 1:
+            return None  # none, or it was complete and the device was stopped before it could say so
+        start = at.LOG + used
         kind, _, length = struct.unpack_from("<BII", self.memory, start)
         return decode_ops(self.memory[start : start + 9 + (length if kind else 0)])[0]
 
@@ -142,7 +143,7 @@ class _BoardFlash(Flash):
         if used + len(record) > board[at.CAPACITY]:
             raise ToolError("OPS_FULL", "One power-up made more flash operations than the simulator has room to log.")
         board.put(at.LOG + used, record)
-        board[at.PENDING] = 1
+        board[at.PENDING] = used + 1
         if board[at.COUNT] == board[at.CUT]:
             raise PowerCutError(f"power lost at flash operation {board[at.COUNT]}")
         op.apply(self.buffer)
@@ -175,7 +176,7 @@ class Machine(Managed):
             os.mkfifo(f"{self._rpc}{end}")
         # Opened for both directions, an end of a FIFO neither waits for the other nor breaks when it goes away.
         self._ask = os.open(f"{self._rpc}.ask", os.O_RDWR | os.O_NONBLOCK)
-        self._answer = os.open(f"{self._rpc}.answer", os.O_RDWR)
+        self._answer = os.open(f"{self._rpc}.answer", os.O_RDWR | os.O_NONBLOCK)
         self._maps: dict[Path, tuple[int, int, mmap.mmap]] = {}
         self._cause = ""
         self._digests: dict[tuple[int, bytes], str] = {}
@@ -352,9 +353,8 @@ class Machine(Managed):
     ) -> str:
         """Serve the device until it stops; returns the cause."""
         board, driver = self._board, self.driver
-        _drain(self._ask)
         tail = _Tail(spec.console, console, limits.until)
-        driver.start(spec)
+        self._start(spec)
         end = time.monotonic() + limits.seconds
         pause = 0.02 if console or limits.until else 0.05
         while True:
@@ -385,6 +385,13 @@ class Machine(Managed):
         if stop == at.STOP_IDLE and board[at.WDT]:
             return "watchdog"  # it sits at the prompt until the watchdog bites
         return CAUSES[stop]
+
+    def _start(self, spec: Spec) -> None:
+        """Start a device process with nothing in the pipes: one that was stopped between asking and reading the answer
+        leaves a question or an answer behind, which would be taken for its successor's."""
+        for pipe in (self._ask, self._answer):
+            _drain(pipe)
+        self.driver.start(spec)
 
     def _deadline(self, world: World) -> int:
         return self._board.get64(at.FED) + self._board[at.WDT] * 1000 // world.speed
@@ -467,8 +474,7 @@ class Machine(Managed):
         for paths in (tree.paths, tree.paths[::-1]):
             board.put(at.COSTS, _encode_costs(dict.fromkeys(paths, 0)))
             spec = self._spec(world.flash_path, tree, 16 << 20, calibrate=True)
-            _drain(self._ask)  # a device that was stopped in the middle of a question leaves it behind
-            self.driver.start(spec)
+            self._start(spec)
             status, _ = self.driver.wait(self._ask, 60)
             if status is None:
                 self.driver.kill()

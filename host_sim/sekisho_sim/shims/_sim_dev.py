@@ -56,7 +56,7 @@ def _begin(kind, at, length, data):
     port.poke(LOG + used, struct.pack("<BII", kind, at, length))
     if need > 9:
         port.poke(LOG + used + 9, data)
-    port.put(PENDING, 1)
+    port.put(PENDING, used + 1)
     if port.get(COUNT) == port.get(CUT):
         die(STOP_CUT)
     return used + need

@@ -10,7 +10,7 @@ COUNT = 4  # flash operations completed since power-up, those of the bootloader 
 CUT = 8  # number of the operation at which the power goes, NEVER for none
 USED = 12  # bytes of operation records
 CAPACITY = 16  # room for operation records
-PENDING = 20  # 1 while the last record is of an operation that is not complete
+PENDING = 20  # USED + 1 while the record there is of an operation that is not complete; else 0, or stale
 STOP = 24  # why the device stopped, STOP_x below
 ARG = 28  # of STOP_DEEPSLEEP: milliseconds, 0 = for ever
 WDT = 32  # watchdog period in device milliseconds, 0 = not armed
