@@ -200,13 +200,13 @@ def test_files_and_settings_are_in_their_file_systems(tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "index.html").write_text("<p>")
     settings = tmp_path / "settings.json"
-    settings.write_text('{"b": 1, "a": "ä"}')
+    settings.write_text('{"poll": 60, "controller": "ä"}')
     built = flashimage.build(
         inputs(files=flashimage.read_tree(tmp_path / "pages"), settings=flashimage.read_settings(settings))
     )
     found = {row["label"]: row for row in flashimage.describe_flash(built.data)["partitions"]}
     assert found["vfs"]["files"] == {"/index.html": 3}
-    assert found["data"]["files"] == {"/sekisho.json": len('{"a": "ä", "b": 1}'.encode())}
+    assert found["data"]["files"] == {"/sekisho.json": len('{"controller": "ä", "poll": 60}'.encode())}
     assert found["ota_1"]["content"] == "blank"
     assert found["ota_0"]["app"]["micropython"] == "v1.26.1"
 
@@ -292,6 +292,7 @@ def test_config_source_runs_and_says_what_was_asked(tmp_path: Path) -> None:
     assert (module["KEYSET"], module["CHIP"], module["PRODUCT"]) == (KEYSET.document, 9, 'La"mp')
     assert (module["BUILD_TIME"], module["FLOOR_FW"], module["FLOOR_APP"]) == (keys.ISSUED, 3, 0)
     assert module["TRIAL_SECONDS"] == 300
+    assert not {"LED", "CONSOLE_PORT", "SETTINGS"} & set(module)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +305,14 @@ def test_config_source_runs_and_says_what_was_asked(tmp_path: Path) -> None:
         {"trial_seconds": 5},
         {"floor_fw": -1},
         {"keyset": b"no key set"},
+        {"led": 34},  # an input of the ESP32, and no output
+        {"led": 6},  # the flash hangs there
+        {"led": -1},
+        {"console_port": 0},
+        {"console_port": 65536},
+        {"settings": (("server", "ftp://example.com"),)},
+        {"settings": (("sever", "http://example.com"),)},
+        {"settings": (("console_reset", "open-sesame-open"),)},
     ],
 )
 def test_config_that_cannot_be_right_is_refused(changes: dict[str, object]) -> None:
@@ -348,6 +357,42 @@ def options(desk: Path, **changes: object) -> list[object]:
     return [
         word for name, value in chosen.items() if value is not None for word in (f"--{name.replace('_', '-')}", value)
     ]
+
+
+def test_the_configuration_brings_led_port_and_product_settings(desk: Path) -> None:
+    """Through the command, into the module that a firmware freezes in and that stock mode carries."""
+    given = {"server": "https://updates.example.com", "wifi": [["plant", "a passphrase"]], "update_enabled": True}
+    (desk / "product.json").write_text(json.dumps(given))
+    chosen = options(desk, product_settings=desk / "product.json", led=2, console_port=8080)
+    done = sekisho("build", *chosen)
+    assert done.returncode == 0, done.stderr
+    module: dict[str, object] = {}
+    exec((desk / "out" / "flash.bin.config.py").read_text(), module)
+    assert (module["LED"], module["CONSOLE_PORT"], module["SETTINGS"]) == (2, 8080, given)
+    refused = sekisho("build", *options(desk, led=35))
+    assert refused.returncode == 1
+    assert "error[CONFIG]: Pin 35 of the esp32 drives no LED; pins: 0-5, 12-19" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.requirement("STS12")
+@pytest.mark.parametrize("option", ["settings", "product_settings"])
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"console_reset": "open-sesame-open"}, "console_reset is a secret of one device"),
+        ({"poll": 1}, "poll cannot be 1"),
+        ({"pol": 60}, "there is no setting of that name"),
+    ],
+)
+def test_settings_that_no_device_would_take_or_that_open_all_of_them_stay_out(
+    desk: Path, option: str, values: dict[str, object], why: str
+) -> None:
+    (desk / "settings.json").write_text(json.dumps(values))
+    done = sekisho("build", *options(desk, **{option: desk / "settings.json"}))
+    assert done.returncode == 1
+    assert "error[SETTING]" in done.stderr
+    assert why in " ".join(done.stderr.split())
+    assert not (desk / "out").exists()
 
 
 def test_build_and_inspect_commands_agree(desk: Path) -> None:

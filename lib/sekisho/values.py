@@ -108,6 +108,7 @@ SCHEMA = (
     ("held", NAMES, (32, 32), [], [], ORDER, "at once"),
 )  # fmt: skip
 
+OF_ONE_DEVICE = "console_reset"  # comes by order only: in an image or a key set it would open every device
 GUARDED = ("server", "ca", "wifi")  # kept only after the server was reached with them
 
 # Per version that is left behind: (version, forward, backward), functions of a dict of values. forward makes the next
@@ -221,6 +222,7 @@ class Settings:
                 self.values = _migrated(version, self.values)
         else:
             self.values = _migrated(0, settings.read(settings.SETTINGS) or _built_in())
+            self.values.pop(OF_ONE_DEVICE, None)
 
     def get(self, name: str, pending: bool = False):
         """The value of *name*, its default where there is none that is valid; with *pending*, the one being tried."""
@@ -289,7 +291,7 @@ class Settings:
         """
         secure = {line[0]: line[4] for line in SCHEMA if line[4] is not KEEP}
         for name in defaults or ():
-            if any(line[0] == name for line in SCHEMA):
+            if name != OF_ONE_DEVICE and any(line[0] == name for line in SCHEMA):
                 secure[name] = check(name, defaults[name])
         if role < ORDER:
             held = self.get("held")

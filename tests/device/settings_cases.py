@@ -130,6 +130,16 @@ def test_restore_brings_back_the_secure_defaults_of_the_key_set_and_keeps_the_ne
     assert (made.get("server"), made.get("wifi")) == ("http://a", HOME)
 
 
+def test_a_secret_that_lets_somebody_in_comes_by_order_and_never_with_an_image_or_a_key_set():
+    secret = {"console_reset": "open sesame, all of you"}
+    assert fresh(secret).get("console_reset") == ""
+    made = fresh()
+    made.restore(secret)
+    assert Settings().get("console_reset") == ""
+    made.change(secret, ORDER)
+    assert Settings().get("console_reset") == secret["console_reset"]
+
+
 def test_an_older_application_finds_its_values_after_a_rollback_and_a_newer_one_again_after_that():
     """Version 2 calls `poll` `interval`, in minutes; `colour` is new in it."""
 

@@ -6,8 +6,9 @@ set, and the numbers below which nothing may fall. It is compiled code, not sett
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from . import device_code  # noqa: F401  (makes the device packages importable)
@@ -19,6 +20,13 @@ TRIAL_SECONDS = 300
 """Default time in seconds in which a new image must be confirmed."""
 MIN_TRIAL, MAX_TRIAL = 30, 24 * 3600
 _MAX_CLASSES = 16
+PINS = {
+    "esp32": frozenset({*range(6), *range(12, 20), *range(21, 24), *range(25, 28), 32, 33}),
+    "esp32s3": frozenset({*range(22), *range(33, 49)}),
+    "esp32c3": frozenset({*range(11), *range(18, 22)}),
+    "esp32c6": frozenset({*range(24)}),
+}
+"""Per chip the pins that can drive an LED: there are such pins, they are no inputs only, and the flash is elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,12 @@ class DeviceConfig:
     """Protection by eFuses that the product expects; a device without is degraded."""
     secure: str = "esp32"
     """What keeps the device's secrets: ``software``, ``esp32``, or a module of the product (docs/secure.md)."""
+    led: int | None = None
+    """Number of the pin that blinks in the safe state (docs/safe-state.md)."""
+    console_port: int | None = None
+    """TCP port of the console; None for its usual one (docs/console.md)."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Settings by name that count where the device's file system has none; the same on every device."""
 
 
 def first_keyset(document: bytes) -> tuple[int, int]:
@@ -100,7 +114,10 @@ def render(config: DeviceConfig) -> str:
         f"INTERFACES = {config.interfaces!r}  # what a production device may open at all\n"
         f"HARDWARE = {config.hardware!r}  # protection by eFuses that is expected\n"
         f"SECURE = {config.secure!r}\n"
-        f"KEYSET = {_bytes(config.keyset)}\n"
+        + (f"LED = {config.led}  # pin that blinks in the safe state\n" if config.led is not None else "")
+        + (f"CONSOLE_PORT = {config.console_port}\n" if config.console_port is not None else "")
+        + (f"SETTINGS = {dict(config.settings)!r}  # where the file system has none\n" if config.settings else "")
+        + f"KEYSET = {_bytes(config.keyset)}\n"
     )
 
 
@@ -116,6 +133,37 @@ def _check_names(config: DeviceConfig) -> None:
                 raise ToolError("CONFIG", f"There is no {what} {one!r}; known: {', '.join(known)}.")
     if not config.secure.isidentifier():
         raise ToolError("CONFIG", f"{config.secure!r} is neither software, esp32, nor the name of a module.")
+    pins = PINS[config.chip]
+    if config.led is not None and config.led not in pins:
+        raise ToolError("CONFIG", f"Pin {config.led} of the {config.chip} drives no LED; pins: {_ranges(pins)}.")
+    if config.console_port is not None and not 1 <= config.console_port <= 65535:
+        raise ToolError("CONFIG", f"A port is a number from 1 to 65535, not {config.console_port}.")
+    common_settings(dict(config.settings))
+
+
+def _ranges(pins: frozenset[int]) -> str:
+    """*pins* in words: ``0-5, 12-33``."""
+    found = [[pin, pin] for pin in sorted(pins) if pin - 1 not in pins]
+    for pair in found:
+        while pair[1] + 1 in pins:
+            pair[1] += 1
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in found)
+
+
+def common_settings(values: Any) -> dict[str, Any]:
+    """*values* if they may be the settings of many devices, in an image or a key set: a device takes each, and
+    none is the secret of a single one.
+
+    Raises ToolError SETTING. With a secret that is the same on every device, whoever owns one could enter all of them.
+    """
+    from sekisho.values import OF_ONE_DEVICE
+
+    from . import settings
+
+    found = settings.check(values)
+    if found.get(OF_ONE_DEVICE):
+        raise ToolError("SETTING", f"{OF_ONE_DEVICE} is a secret of one device; an order may set it, for a single one.")
+    return found
 
 
 def make(
@@ -133,6 +181,9 @@ def make(
     interfaces: Sequence[str] = (),
     hardware: Sequence[str] = (),
     secure: str = "esp32",
+    led: int | None = None,
+    console_port: int | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> DeviceConfig:
     """A configuration from what a user types; *build_time* None takes the time the key set was issued.
 
@@ -153,4 +204,7 @@ def make(
         interfaces=tuple(interfaces),
         hardware=tuple(hardware),
         secure=secure,
+        led=led,
+        console_port=console_port,
+        settings=tuple((settings or {}).items()),
     )

@@ -24,7 +24,7 @@ from sekisho_sim.bootloader import VALID, Entry, read_entries
 from sekisho_sim.flash import SECTOR, Flash, MemPart
 
 from . import config, imagefile, layout, libraries
-from .config import DeviceConfig
+from .config import DeviceConfig, common_settings
 from .device_code import BOOT, FIRMWARE, LIB
 from .errors import ToolError
 from .files import read_file
@@ -261,14 +261,14 @@ def littlefs_version(data: bytes) -> str | None:
 
 
 def read_settings(path: Path) -> bytes:
-    """The agent's settings as they go to the device: compact JSON of an object. ToolError FILE or SETTINGS."""
+    """The settings of many devices as they go to each: JSON of an object. ToolError FILE, SETTINGS or SETTING."""
     try:
         settings = json.loads(read_file(path, "settings", 1 << 16))
     except ValueError as error:
         raise ToolError("SETTINGS", f"The settings {path} are no JSON: {error}.") from error
     if not isinstance(settings, dict):
         raise ToolError("SETTINGS", f"The settings {path} must be one JSON object.")
-    return json.dumps(settings, sort_keys=True, ensure_ascii=False).encode()
+    return json.dumps(common_settings(settings), sort_keys=True, ensure_ascii=False).encode()
 
 
 # -- the sekisho partition ------------------------------------------------------------------------------------------

@@ -83,6 +83,20 @@ def build(
     secure: Annotated[
         str, typer.Option(metavar="NAME", help="Where secrets are kept: software, esp32, or a module of the product.")
     ] = "esp32",
+    led: Annotated[
+        int | None, typer.Option("--led", metavar="PIN", help="Pin that blinks in the safe state; none by default.")
+    ] = None,
+    console_port: Annotated[
+        int | None, typer.Option("--console-port", metavar="PORT", help="TCP port of the console [80].")
+    ] = None,
+    product_settings: Annotated[
+        Path | None,
+        typer.Option(
+            "--product-settings",
+            metavar="FILE",
+            help="Settings (JSON) that are built in, for a device whose file system data has none.",
+        ),
+    ] = None,
     payload_only: Annotated[
         bool, typer.Option("--payload-only", help="Take firmware that our device code cannot run on, as bytes only.")
     ] = False,
@@ -112,6 +126,9 @@ def build(
         interfaces=interface or (),
         hardware=hardware or (),
         secure=secure,
+        led=led,
+        console_port=console_port,
+        settings=json.loads(flashimage.read_settings(product_settings)) if product_settings else None,
     )
     built = flashimage.build(
         flashimage.Inputs(

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import typer
 
-from .. import ceremony, cose, keys, keyset, settings
+from .. import ceremony, config, cose, keys, keyset
 from ..errors import ToolError
 from ..files import read_file, require_new, write_atomic
 from ..text import printable
@@ -148,7 +148,7 @@ def _defaults(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        return settings.check(json.loads(read_file(path, "settings", ceremony.MAX_REQUEST)))
+        return config.common_settings(json.loads(read_file(path, "settings", ceremony.MAX_REQUEST)))
     except (ValueError, RecursionError) as error:
         raise ToolError("SETTING", f"{path} is no JSON: {error}.") from error
 
