@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -15,8 +16,11 @@ import pytest
 from helpers.needs import lacking
 from sekisho import devicekey, eventlog
 from sekisho import values as device_values
+from sekisho_tools import report as desk_report
+from sekisho_tools.server.options import Limits
+from sekisho_tools.server.store import Busy
 from sekisho_tools.server.words import JAPANESE, japanese
-from server_fixtures import PASSWORD, Answer, Site, ask, running
+from server_fixtures import PASSWORD, Answer, Site, ask, basic, running
 from test_report import Device as Whole
 
 REPO = Path(__file__).parents[1]
@@ -253,6 +257,166 @@ def test_what_the_server_writes_into_histories_is_japanese_too(site):
     )
     assert japanese("{0.__class__} by alice.") == "{0.__class__} by alice."
     assert japanese("Assigned by {0.__class__}.") == "{0.__class__} が割り当て。"
+
+
+def refusals() -> set[str]:
+    """Every sentence with which what the page uses refuses something, a number where something is put in."""
+    found = set()
+    for name in ("web", "front", "app", "actions", "rollouts", "targets", "errors"):
+        for call in ast.walk(ast.parse((TEMPLATES.parent / f"{name}.py").read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                continue
+            at = {"Problem": 2, "wrong": 0, "quota": 0}.get(call.func.id)
+            if at is not None:
+                found.add(sentence(call.args[at]))
+            elif call.func.id in ("missing", "exists") and name != "errors":
+                words = "There is no {} 'x'." if call.func.id == "missing" else "There is a {} 'x' already."
+                found.add(words.format(sentence(call.args[0])))
+    return {one for one in found if one.strip("7 .")}
+
+
+def sentence(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "'7'" if quoted(part) else "7"
+            for part in node.values
+        )
+    return str(node.value) if isinstance(node, ast.Constant) else ""
+
+
+def quoted(part: ast.expr) -> bool:
+    return isinstance(part, ast.FormattedValue) and part.conversion == ord("r")
+
+
+def test_every_refusal_that_people_may_see_is_there_in_japanese():
+    # of the device API alone, or made of others that are looked at below
+    aside = {
+        "A controllerId has 1 to 256 characters, without slashes and control characters.",
+        "A securityToken has 7 to 128 printable ASCII characters without spaces.",
+        "This server keeps at most 7 targets.",
+        "data must not be empty.",
+        "Keys and values have at most 7 ASCII letters, digits, spaces and common signs.",
+        "A target has at most 7 attributes.",
+        "A target has at most 7 metadata entries.",
+        "The one-time token is not valid for this device.",
+        "There is no 7 '7'.",
+        "There is a 7 '7' already.",
+    }
+    found = refusals()
+    assert len(found) > 30
+    assert aside <= found
+    assert sorted(one for one in found - aside if japanese(one) == one) == []
+    from sekisho_tools.server.app import PAGE_WORDS
+
+    words = ["The action cannot be cancelled any more.", "Only an action that is being cancelled can be forced."]
+    for one in (*PAGE_WORDS.values(), *words):
+        assert japanese(one) != one
+    assert japanese("The rollout is waiting for approval, so this cannot be done.") == (
+        "ロールアウトは「承認待ち」のため、実行できません。"
+    )
+
+
+def test_every_finding_in_a_signed_report_is_there_in_japanese():
+    reasons = [*desk_report._WORDS, *(f"{kind}:x" for kind in desk_report._KINDS), "news"]
+    sentences = [desk_report.word(one) for one in reasons]
+    source = ast.parse(Path(desk_report.__file__).read_text())
+    functions = {node.name: node for node in source.body if isinstance(node, ast.FunctionDef)}
+    for name in ("parse", "check_signature", "entries", "_events", "_octets", "_uuid"):
+        for call in ast.walk(functions[name]):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("ToolError", "verdict.add"):
+                sentences.append(sentence(call.args[-1]))
+    assert len(sentences) > 20
+    sentences += ["The device is in development mode.", "The report cannot be read."]
+    assert [one for one in sentences if japanese(one) == one] == []
+    assert japanese(desk_report.word("changed:fw_0")) == "fw_0 の内容が導入時のものと異なります。"
+
+
+def test_a_report_with_findings_is_japanese_on_a_japanese_page(site, monkeypatch, tmp_path):
+    for module, attribute in ((device_values, "KEPT"), (eventlog, "PATH"), (devicekey, "PATH")):
+        monkeypatch.setattr(module, attribute, str(tmp_path / module.__name__))
+
+    def changed() -> tuple[bytes, bytes]:
+        whole = Whole()
+        whole.desk.flash.buffer[0x10000 + 9000] ^= 1
+        return whole.report(), whole.key.public
+
+    with ThreadPoolExecutor(1) as pool:
+        document, public = pool.submit(changed).result()
+    device = site.device("changed")
+    site.api.call("PUT", "/targets/changed", {"publicKey": public.hex()})
+    device.ask("/reports", "POST", document, Content_Type="application/cose")
+    english = Browser(site).get("/devices/changed").body.decode()
+    text = Browser(site, **{"Accept-Language": "ja"}).get("/devices/changed").body.decode()
+    assert '<li class="problem">The bytes in fw_0 are not those that were installed.</li>' in english
+    assert '<li class="problem">fw_0 の内容が導入時のものと異なります。</li>' in text
+    assert "<dt>says of itself</dt><dd>degraded: changed:fw_0</dd>" in english
+    assert "<dt>自己診断</dt><dd>機能低下: changed:fw_0</dd>" in text
+    assert "<dt>製品</dt><dd>lamp</dd>" in text
+    shown = text[text.index("署名付きレポート") :]
+    names = re.findall(r"<dt>([^<]*)</dt>", shown)
+    assert len(names) > 8
+    assert [name for name in names if re.fullmatch(r"[a-z ]+", name)] == []
+
+
+def test_pages_of_errors_are_in_the_readers_language(site):
+    browser = Browser(site, **{"Accept-Language": "ja"})
+    csrf = browser.csrf()
+    view = Browser(site, "view", **{"Accept-Language": "ja"})
+    expected = {
+        "デバイス &#39;none&#39; はありません": browser.get("/devices/none"),
+        "そのようなページはありません": browser.get("/nothing"),
+        "アドレスを読み取れません": browser.get("/devices?number=0"),
+        "この方法では使えません": browser.ask("/devices", "DELETE"),
+        "フォームが古くなっています": browser.post("/rollouts/1/pause"),
+        "operator の権限が必要": view.post("/rollouts/1/pause", csrf=view.csrf()),
+        "「実行中」のため": browser.post("/rollouts/1/start", csrf=csrf),
+        "フォームではありません": browser.ask("/login", "POST", b"{}", Content_Type="application/json"),
+        "送信内容が": browser.ask("/login", "POST", b"x" * (2 << 20), Accept="text/html,*/*"),
+        "アドレスが長すぎる": browser.ask("/" + "x" * 3000, Accept="text/html"),
+        "名前またはパスワードが違います": Browser(site, None, **browser.headers).post(
+            "/login", name="op", password="x"
+        ),
+    }
+    assert [answer.status for answer in expected.values()] == [404, 404, 400, 405, 403, 403, 400, 415, 413, 414, 401]
+    for words, answer in expected.items():
+        text = answer.body.decode()
+        assert words in text, text[-400:]
+        assert 'lang="ja"' in text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert expected["この方法では使えません"].headers["allow"] == "GET"
+
+
+def test_what_breaks_in_the_server_is_a_page_for_people_and_json_for_programs(site, monkeypatch):
+    browser = Browser(site, **{"Accept-Language": "ja"})
+    for error, status, words in (
+        (Busy(), 503, "混み合っています"),
+        (RuntimeError("secret"), 500, "サーバーで問題が起き"),
+    ):
+
+        async def fail(job, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(site.server.server.store, "read", fail)
+            shown = browser.get("/rollouts")
+            told = ask(f"{site.url}/rest/v1/rollouts", headers=basic("op"))
+        assert (shown.status, told.status) == (status, status)
+        assert words in shown.body.decode()
+        assert b"secret" not in shown.body + told.body
+        assert told.json["errorCode"] == "sekisho." + ("busy" if status == 503 else "internal")
+        if status == 503:
+            assert shown.headers["retry-after"] == told.headers["retry-after"] == "5"
+
+
+def test_who_asks_too_often_sees_a_page_and_a_program_json(tmp_path):
+    with running(tmp_path, limits=Limits(address_reads=0.01, address_writes=0, device=0, burst=100)) as site:
+        page = [ask(f"{site.url}/login", Accept="text/html", Accept_Language="ja") for _ in range(3)][-1]
+        assert (page.status, int(page.headers["retry-after"]) > 0) == (429, True)
+        assert "要求が多すぎます" in page.body.decode()
+        assert ask(f"{site.url}/login").json["errorCode"] == "sekisho.too_many"
+        assert ask(f"{site.url}/rest/v1/targets", Accept="text/html").json["errorCode"] == "sekisho.too_many"
+        head = ask(f"{site.url}/login", "HEAD", Accept="text/html")
+        assert (head.status, head.body) == (429, b"")
 
 
 @pytest.mark.requirement("HLC07")

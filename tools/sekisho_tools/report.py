@@ -40,6 +40,7 @@ _KINDS = {
     "engine": "The update engine: {}.",
     "changed": "The bytes in {} are not those that were installed.",
     "mount": "The file system {} cannot be used.",
+    "safe": "The device is in its safe state: {}.",
     "interface": "The interface {} is open and must not be on a production device.",
     "hardware": "The product asks for {}, which is not burnt into this chip.",
 }

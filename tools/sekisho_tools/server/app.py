@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from . import actions, ddi, management, notices, notify, releases, rollouts, web
 from .devices import Devices
-from .errors import Problem
+from .errors import Problem, broken, busy
 from .front import Front
 from .metrics import Metrics
 from .operators import Doorkeeper
@@ -26,6 +26,12 @@ log = logging.getLogger("sekisho.server")
 
 WORK_SECONDS = 1.0
 """How often rollouts and silence are looked at."""
+PAGE_WORDS = {
+    400: "The request cannot be read.",
+    404: "There is no such page.",
+    405: "This page cannot be used in this way.",
+}
+"""What people are told where the framework refuses."""
 FORGET_MS = 3_600_000
 """How often old history is looked for."""
 ALARM_MS = 60_000
@@ -54,7 +60,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if web.is_page(request):
-        return web.error_page(request, Problem(error.status_code, "http", str(error.detail)))
+        words = PAGE_WORDS.get(error.status_code, PAGE_WORDS[400])
+        return web.error_page(request, Problem(error.status_code, "http", words, dict(error.headers or {})))
     body = Problem(error.status_code, "http", str(error.detail)).body()
     return JSONResponse(body, error.status_code, error.headers)
 
@@ -64,8 +71,12 @@ async def _leave(_request: Request, error: Exception) -> Response:
     return RedirectResponse(error.where, 303)
 
 
-async def _busy(_request: Request, _error: Exception) -> Response:
-    return JSONResponse(Problem(503, "busy", "The server is busy.").body(), 503, {"Retry-After": "5"})
+async def _busy(request: Request, _error: Exception) -> Response:
+    return await _problem(request, busy())
+
+
+async def _broken(request: Request, _error: Exception) -> Response:
+    return await _problem(request, broken())  # who catches the error after this writes it down
 
 
 class Alarm:
@@ -114,6 +125,7 @@ class Server:
                 RequestValidationError: _invalid,
                 HTTPException: _http,
                 Busy: _busy,
+                Exception: _broken,
                 web.Leave: _leave,
             },
         )
@@ -122,8 +134,12 @@ class Server:
         app.state.devices = self.devices
         app.state.files = self.files
         app.state.server = self
-        self.asgi = Front(app, self.devices, self.doorkeeper, options)
+        self.asgi = Front(app, self.devices, self.doorkeeper, options, self._page)
         app.state.metrics = self.asgi.metrics
+
+    @staticmethod
+    def _page(request: Request, problem: Problem) -> Response | None:
+        return web.error_page(request, problem) if web.is_page(request) else None
 
     @contextlib.asynccontextmanager
     async def _life(self, _app: FastAPI) -> AsyncIterator[None]:

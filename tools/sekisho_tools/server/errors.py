@@ -36,3 +36,13 @@ def wrong(sentence: str) -> Problem:
 def quota(sentence: str) -> Problem:
     """429, as hawkBit answers since 1.0."""
     return Problem(429, "quota", sentence)
+
+
+def busy() -> Problem:
+    """503: more is waiting to be written than the server takes on."""
+    return Problem(503, "busy", "The server is busy.", {"Retry-After": "5"})
+
+
+def broken() -> Problem:
+    """500."""
+    return Problem(500, "internal", "Something went wrong in the server; its log knows more.")

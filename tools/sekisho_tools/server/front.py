@@ -13,14 +13,17 @@ import json
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import func, select
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .devices import Devices
-from .errors import Problem
+from .errors import Problem, broken, busy
 from .limits import Buckets
 from .metrics import Metrics
 from .operators import Doorkeeper, Locked, Operator
@@ -54,11 +57,18 @@ CSP = (
 )
 
 
+ErrorPage = Callable[[Request, Problem], Response | None]
+"""What a person is shown when something is refused here; None where a program asked."""
+
+
 class Front:
     """An ASGI application in front of *app*."""
 
-    def __init__(self, app: ASGIApp, devices: Devices, doorkeeper: Doorkeeper, options: Options) -> None:
+    def __init__(
+        self, app: ASGIApp, devices: Devices, doorkeeper: Doorkeeper, options: Options, page: ErrorPage | None = None
+    ) -> None:
         self.app = app
+        self.page = page
         self.devices = devices
         self.doorkeeper = doorkeeper
         self.options = options
@@ -82,12 +92,12 @@ class Front:
         except Problem as problem:
             await request.problem(problem)
         except Busy:
-            await request.problem(Problem(503, "busy", "The server is busy.", {"Retry-After": "5"}))
+            await request.problem(busy())
         except ClientGone:
             pass
         except Exception:
             log.exception("request failed", extra={"path": scope["path"][:200]})
-            await request.problem(Problem(500, "internal", "Something went wrong in the server; its log knows more."))
+            await request.problem(broken())
         finally:
             request.account()
 
@@ -341,6 +351,15 @@ class _Request:
     async def problem(self, problem: Problem) -> None:
         if self.status:
             return  # it has begun to answer: the connection ends short and the client notices
+        if self.front.page and b"text/html" in self.headers.get(b"accept", b""):
+            answer = self.front.page(Request({**self.scope, "app": self.front.app}), problem)
+            if answer is not None:
+                self.status = problem.status
+                headers = [*answer.raw_headers, *self.common(csp=True)]
+                await self._send({"type": "http.response.start", "status": problem.status, "headers": headers})
+                body = b"" if self.scope["method"] == "HEAD" else bytes(answer.body)
+                await self._send({"type": "http.response.body", "body": body})
+                return
         headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
         body = json.dumps(problem.body()).encode() if problem.sentence else b""
         if body:

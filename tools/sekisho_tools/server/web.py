@@ -26,7 +26,7 @@ from .errors import Problem, missing
 from .operators import Locked, Operator
 from .store import Tx
 from .tables import action, action_status, audit, dist_set, module_metadata, rollout, target
-from .words import JAPANESE, japanese
+from .words import JAPANESE, japanese, reported
 
 HERE = Path(__file__).parent
 PAGE = 50
@@ -101,6 +101,7 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> Respo
     shared = {
         "t": lambda text: translate(code, text),
         "said": japanese if code == "ja" else str,
+        "reported": reported if code == "ja" else lambda name, value: (name, value),
         "moment": moment,
         "ago": lambda time: ago(code, store.clock(), time),
         "lang": code,
@@ -118,12 +119,15 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> Respo
 
 def error_page(request: Request, problem: Problem) -> Response:
     """What a person sees when something cannot be done."""
-    return page(request, "error.html", problem.status, problem=problem)
+    answer = page(request, "error.html", problem.status, problem=problem)
+    answer.headers.update(problem.headers)
+    return answer
 
 
 def is_page(request: Request) -> bool:
     """Whether an answer goes to a person rather than to a program."""
-    return not request.url.path.startswith("/rest/") and "/controller/v1/" not in request.url.path
+    path = request.url.path
+    return not path.startswith("/rest/") and "/controller/v1/" not in path and path not in ("/healthz", "/metrics")
 
 
 # -- sessions -----------------------------------------------------------------------------------------------------

@@ -142,9 +142,72 @@ JAPANESE = {
     "This page refreshes itself.": "このページは自動的に更新されます。",
 }
 
+NAMES = {
+    "device": "デバイス",
+    "product": "製品",
+    "made": "作成日時",
+    "mode": "モード",
+    "says of itself": "自己診断",
+    "versions": "バージョン",
+    "key set": "鍵セット",
+    "counters": "カウンター",
+    "hardware": "ハードウェア保護",
+    "events": "イベント",
+    "interfaces": "インターフェース",
+    "event log": "イベントログ",
+    "order nonce": "命令用ノンス",
+    "last statement": "最終声明",
+    "action": "操作",
+    "order": "命令",
+    "says": "内容",
+    "at": "日時",
+    "signed by": "署名鍵",
+}
+"""What the lines of a signed report are called."""
+
+REASONS = {
+    "The update engine itself broke down at this start.": "今回の起動で更新エンジン自体が故障しました。",
+    "Nothing proves a counter any more: no installs until an operator unlocks the device.": "カウンターの証拠がありません。運用者が解除するまで更新は導入されません。",  # noqa: E501
+    "The newest key set is lost and must be fetched again.": "最新の鍵セットが失われ、再取得が必要です。",
+    "The key set has expired: nothing is installed until there is a newer one.": "鍵セットの期限が切れています。新しい鍵セットが届くまで何も導入されません。",  # noqa: E501
+    "What runs is below the security floor: it may only update.": "動作中のものはセキュリティ下限より古く、更新だけが許されます。",  # noqa: E501
+    "What runs was revoked: it may only update.": "動作中のものは失効しており、更新だけが許されます。",
+    "No record proves what the running firmware is.": "動作中のファームウェアを証明する記録がありません。",
+    "The device record is lost: orders need a nonce.": "デバイス記録が失われ、命令にはノンスが必要です。",
+    "The event log cannot be kept.": "イベントログを保存できません。",
+    "Entries of its event log were removed, changed or moved.": "イベントログの項目が削除・変更・移動されています。",
+    "The last entry of its event log is not the one that it signed for.": "イベントログの最後の項目が、署名されたものと異なります。",  # noqa: E501
+    "The device is in development mode.": "デバイスは開発モードです。",
+    "This is no report of a device.": "デバイスのレポートではありません。",
+    "The report was changed after the device signed it.": "レポートはデバイスの署名後に改変されています。",
+    "The report has something else where bytes belong.": "レポートの形式が不正です(バイト列ではありません)。",
+    "The report has an identifier that is no UUID.": "レポートの識別子が UUID ではありません。",
+    "The report has event log entries of a wrong size.": "レポート内のイベントログ項目の大きさが不正です。",
+    "The report cannot be read.": "レポートを読み取れません。",
+}
+"""What is wrong with a report or with the device that made it (`sekisho_tools.report`)."""
+
+THINGS = {
+    "target": "デバイス",
+    "action": "更新指示",
+    "rollout": "ロールアウト",
+    "page": "ページ",
+    "deed": "操作",
+    "distribution set": "リリース",
+    "software module": "モジュール",
+    "artifact": "ファイル",
+}
+
+
 SENTENCES = tuple(
     (re.compile(english), japanese)
     for english, japanese in (
+        *((re.escape(english), japanese) for english, japanese in REASONS.items()),
+        *((rf"There is no {what} (['\"].*['\"])\.", f"{words} {{}} はありません。") for what, words in THINGS.items()),
+        *(
+            (rf"There is a {what} (['\"].*['\"]) already\.", f"{words} {{}} はすでにあります。")
+            for what, words in THINGS.items()
+        ),
         (r"Assigned by a rollout\.", "ロールアウトにより割り当て。"),
         (r"Assigned by (.*)\.", "{} が割り当て。"),
         (r"Cancelled by (.*)\.", "{} がキャンセル。"),
@@ -190,9 +253,128 @@ SENTENCES = tuple(
         (r"action forced?", "更新を強制"),
         (r"auto-confirm on", "自動確認を有効化"),
         (r"auto-confirm off", "自動確認を無効化"),
+        # what is wrong with a report
+        (r"The update engine: (.*)\.", "更新エンジン: {}。"),
+        (r"The bytes in (.*) are not those that were installed\.", "{} の内容が導入時のものと異なります。"),
+        (r"The file system (.*) cannot be used\.", "ファイルシステム {} を使用できません。"),
+        (r"The device is in its safe state: (.*)\.", "デバイスはセーフ状態です: {}。"),
+        (
+            r"The interface (.*) is open and must not be on a production device\.",
+            "製品モードでは許されないインターフェース {} が開いています。",
+        ),
+        (
+            r"The product asks for (.*), which is not burnt into this chip\.",
+            "製品が求める {} がこのチップに書き込まれていません。",
+        ),
+        (r"Degraded: (.*)\.", "機能低下: {}。"),
+        (
+            r"The key ([0-9a-f]+) signed the report; this device has ([0-9a-f]+)\.",
+            "レポートの署名鍵は {} ですが、このデバイスの鍵は {} です。",
+        ),
+        (r"At byte (\d+) the CBOR .*", "レポートの CBOR が不正です(位置 {})。"),
+        (
+            r"(\d+) bytes follow the CBOR item; the file was appended to or damaged\.",
+            "レポートの後ろに余分な {} バイトがあります。",
+        ),
+        # what cannot be done
+        (r"The server is busy\.", "サーバーが混み合っています。しばらくしてからもう一度お試しください。"),
+        (
+            r"Something went wrong in the server; its log knows more\.",
+            "サーバーで問題が起きました。詳細はサーバーのログにあります。",
+        ),
+        (r"A header is given twice that must not be\.", "重複してはならないヘッダーが重複しています。"),
+        (r"The path is too long, or odd\.", "アドレスが長すぎるか、不正です。"),
+        (r"Too many requests\.", "要求が多すぎます。しばらくお待ちください。"),
+        (r"Too many failed attempts\.", "失敗が多すぎます。しばらくお待ちください。"),
+        (r"The Host header is missing or odd\.", "Host ヘッダーがないか、不正です。"),
+        (r"There is no such tenant or target\.", "そのようなデバイスはありません。"),
+        (r"The account is locked for a while\.", "アカウントは一時的にロックされています。"),
+        (r"The body has more than (\d+) bytes\.", "送信内容が {} バイトを超えています。"),
+        (r"The body took too long\.", "送信に時間がかかりすぎました。"),
+        (r"There is no such page\.", "そのようなページはありません。"),
+        (r"This page cannot be used in this way\.", "このページはこの方法では使えません。"),
+        (r"The request cannot be read\.", "要求を読み取れません。"),
+        (r"The address cannot be read\.", "アドレスを読み取れません。"),
+        (r"This form came from another site\.", "このフォームは別のサイトから送られました。"),
+        (r"The form is too large\.", "フォームが大きすぎます。"),
+        (r"This is no form\.", "フォームではありません。"),
+        (
+            r"The form is out of date; load the page again\.",
+            "フォームが古くなっています。ページを読み込み直してください。",
+        ),
+        (r"This needs the role operator\.", "この操作には operator の権限が必要です。"),
+        (r"This needs the role admin\.", "この操作には admin の権限が必要です。"),
+        (r"Say why\.", "理由を入力してください。"),
+        (
+            r"The distribution set is incomplete: a module without an artifact, or none\.",
+            "リリースが不完全です(ファイルのないモジュール、またはモジュールなし)。",
+        ),
+        (r"The maintenance window never opens\.", "メンテナンス時間が一度も来ません。"),
+        (r"A timeforced (?:assignment|rollout) needs a forcetime\.", "timeforced には forcetime が必要です。"),
+        (r"(['\"].*['\"]) was decommissioned\.", "{} は廃棄されています。"),
+        (r"(['\"].*['\"]) was decommissioned; its id is not used again\.", "{} は廃棄済みで、ID は再使用されません。"),
+        (r"This key belongs to a device that was decommissioned\.", "この鍵は廃棄済みのデバイスのものです。"),
+        (r"The action is closed\.", "この更新指示は終了しています。"),
+        (r"An action has at most (\d+) reports\.", "更新指示への報告は {} 件までです。"),
+        (r"The action cannot be cancelled any more\.", "この更新指示はもうキャンセルできません。"),
+        (
+            r"Only an action that is being cancelled can be forced\.",
+            "待機を終了できるのはキャンセル中の更新指示だけです。",
+        ),
+        (r"The action is not being cancelled\.", "この更新指示はキャンセル中ではありません。"),
+        (r"Auto-confirm is active already\.", "自動確認はすでに有効です。"),
+        (r"A rollout has 1 to (\d+) groups\.", "ロールアウトのグループは 1~{} 個です。"),
+        (r"The filter matches no target\.", "条件に合うデバイスがありません。"),
+        (
+            r"The groups do not add up to all targets; the last one should take 100 percent of what is left\.",
+            "グループが全デバイスを覆いません。最後のグループは残りの 100 % にしてください。",
+        ),
+        (
+            r"A group has at most (\d+) targets; make more groups\.",
+            "グループは {} 台までです。グループを増やしてください。",
+        ),
+        (
+            r"The rollout is (?P<state>.*), so this cannot be done\.",
+            "ロールアウトは「{state}」のため、実行できません。",
+        ),
+        (r"Somebody else must approve this rollout\.", "このロールアウトは作成者以外が承認する必要があります。"),
+        (r"There is no group that could begin\.", "開始できるグループがありません。"),
+        (r"Only a rollout that has ended can be retried\.", "再試行できるのは終了したロールアウトだけです。"),
+        (r"Stop the rollout first\.", "先にロールアウトを停止してください。"),
     )
 )
-"""What the server itself writes into histories: the whole English sentence -> Japanese with its parts."""
+"""What the server itself writes into histories, says of reports and refuses: the whole English sentence -> Japanese
+with its parts; the part `state` is a word of `JAPANESE`."""
+
+VALUES = tuple(
+    (re.compile(english), japanese)
+    for english, japanese in (
+        (r"ok", "正常"),
+        (r"degraded: (.*)", "機能低下: {}"),
+        (r"development", "開発"),
+        (r"production", "製品"),
+        (r"lost", "喪失"),
+        (r"none open", "開いているものなし"),
+        (r"not known", "不明"),
+        (r"version (\d+), expires (.*)", "バージョン {}、期限 {}"),
+        (
+            r"runs, release (\d+), (\d+) bytes, manifest (\w+), image (\w+)",
+            "動作中、リリース {}、{} バイト、マニフェスト {}、イメージ {}",
+        ),
+        (
+            r"idle, release (\d+), (\d+) bytes, manifest (\w+), image (\w+)",
+            "待機、リリース {}、{} バイト、マニフェスト {}、イメージ {}",
+        ),
+        (r"action (\d+), obeyed, (.*)", "操作 {}、実行済み、{}"),
+        (r"action (\d+), (\w+), (.*)", "操作 {}、{}、{}"),
+        (r"all (\d+) places were erased and read back", "全 {} か所を消去し、読み戻して確認済み"),
+        (
+            r"begins now to erase (\d+) places; nothing else runs before that is done",
+            "これから {} か所を消去します。完了まで他の処理は動きません",
+        ),
+    )
+)
+"""Values in a signed report that are words of ours."""
 
 
 def japanese(sentence: str) -> str:
@@ -200,5 +382,23 @@ def japanese(sentence: str) -> str:
     for english, words in SENTENCES:
         found = english.fullmatch(sentence)
         if found:
-            return words.format(*found.groups())
+            named = {name: JAPANESE.get(text.replace(" ", "_"), text) for name, text in found.groupdict().items()}
+            return words.format(*found.groups(), **named)
     return sentence
+
+
+def reported(name: str, value: str) -> tuple[str, str]:
+    """A line of a signed report (`reports.shown`) in Japanese; what the device itself wrote stays as it is."""
+    head, _, rest = name.partition(" ")
+    verbatim = name in ("product", "versions")
+    if name in NAMES:
+        name = NAMES[name]
+    elif head == "order":
+        name = f"命令 {rest}"
+    elif rest.startswith("slot "):
+        name = f"{head} スロット {rest[5:]}"
+    for english, words in () if verbatim else VALUES:
+        found = english.fullmatch(value)
+        if found:
+            return name, words.format(*found.groups())
+    return name, value
