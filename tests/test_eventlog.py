@@ -92,6 +92,26 @@ def test_the_command_shows_a_log_and_its_head(log: eventlog.Log, sekisho: Runner
     assert sekisho(f"events verify {file} --device {DEVICE} --head {head}").code == 0
     assert sekisho(f"events verify {file} --head 200:00").error == "LOG"
     assert sekisho(f"events verify {file} --head what").error == "LOG"
+
+
+@pytest.mark.requirement("SSS04")
+def test_log_verify_knows_an_event_log_and_finds_what_was_removed_changed_or_moved(
+    log: eventlog.Log, sekisho: Runner, tmp_path: Path
+) -> None:
+    file, data = tmp_path / "lamp.log", log.export()
+    head = f"{log.number}:{log.hash.hex()}"
+    blocks = [data[at : at + 64] for at in range(0, len(data), 64)]
+    changed = bytearray(data)
+    changed[64 * 5 + 20] ^= 1
+    file.write_bytes(data)
+    assert head in sekisho(f"log verify {file} --device {DEVICE} --head {head}").out
+    assert sekisho(f"log verify {file} --device {UUID(int=1)}").error == "LOG"
+    for wrong in (b"".join(blocks[:7] + blocks[8:]), bytes(changed), b"".join([*blocks[:7], blocks[8], blocks[7]])):
+        file.write_bytes(wrong)
+        assert sekisho(f"log verify {file}").error == "LOG"
+    file.write_bytes(b"".join(blocks[:-1]))
+    assert sekisho(f"log verify {file}").code == 0, "only a head shows that the end was cut off"
+    assert sekisho(f"log verify {file} --head {head}").error == "LOG"
     assert "ORDER_REFUSED" in sekisho("events list").out
     assert set(events.catalogue()) == set(range(1, 28))
 

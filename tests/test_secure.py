@@ -10,17 +10,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes, keywrap
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+from cryptography.hazmat.primitives import keywrap
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from helpers.element import P256
 from helpers.keys import signer
 from sekisho import devicekey, efuse, issued, payload, report, secure
+from sekisho import wipe as device_wipe
 from sekisho_boot import cose as device_cose
 from sekisho_boot import reasons
 from sekisho_boot.reasons import Refused
-from sekisho_tools import config, strict_cbor
+from sekisho_tools import config, cose, strict_cbor, wipe
+from sekisho_tools import issued as issued_desk
 from sekisho_tools import report as desk_report
 from sekisho_tools.device_code import LIB
 from sekisho_tools.errors import ToolError
+from sekisho_tools.server import reports as server_reports
 from test_door import Device, _folder, device
 
 assert _folder
@@ -108,33 +112,61 @@ def test_a_component_with_opaque_keys_opens_encrypted_payloads(element: Element)
     assert not hasattr(slot, "_key")
 
 
-def test_a_component_of_another_algorithm_says_so_in_what_it_signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    private = ec.generate_private_key(ec.SECP256R1())
-
-    class Atecc(Element):
-        ALGORITHM = -9
-
-        def public(self) -> bytes:
-            numbers = private.public_key().public_numbers()
-            return numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
-
-        def sign(self, message: bytes) -> bytes:
-            r, s = utils.decode_dss_signature(private.sign(bytes(message), ec.ECDSA(hashes.SHA256())))
-            return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-    key = devicekey.DeviceKey(Atecc(None))
-    parts = strict_cbor.loads(key.sign1(b"claims")).value
-    assert strict_cbor.loads(parts[0]) == {1: -9}
+@pytest.mark.parametrize("algorithm", [-7, -9], ids=["ES256", "ESP256"])
+@pytest.mark.requirement("UPE12")
+def test_reports_of_a_p256_component_are_believed_at_the_desk_and_at_the_server(device: Device, algorithm: int) -> None:
+    key = devicekey.DeviceKey(P256(algorithm))
+    made = asyncio.run(device.duties.reporter.make(key, b"nonce"))
+    parts = strict_cbor.loads(made).value
+    assert strict_cbor.loads(parts[0]) == {1: algorithm}
     assert parts[1] == {4: device_cose.key_id(key.public)}
-    signature = utils.encode_dss_signature(int.from_bytes(parts[3][:32], "big"), int.from_bytes(parts[3][32:], "big"))
-    signed = strict_cbor_signed(parts[0], parts[2])
-    private.public_key().verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+    assert desk_report.verify(made, key.public, nonce=b"nonce").report.device.bytes == device.engine.port.device
+    assert server_reports.verdict(made, key.public) == server_reports.VERIFIED
+    other = devicekey.DeviceKey(P256(algorithm))
+    changed = made[:-1] + bytes([made[-1] ^ 1])
+    for document, public in ((changed, key.public), (made, other.public), (made, key.public[:32])):
+        with pytest.raises(ToolError, match=r"SIGNATURE|KEY_UNKNOWN"):
+            desk_report.verify(document, public)
+        assert server_reports.verdict(document, public) == server_reports.INVALID
 
 
-def strict_cbor_signed(protected: bytes, content: bytes) -> bytes:
-    import cbor2
+def test_the_type_of_a_device_key_says_how_it_is_checked_and_not_the_document() -> None:
+    edwards, curve = ed25519.Ed25519PrivateKey.generate(), P256()
+    public = edwards.public_key().public_bytes_raw()
+    assert cose.verify_by_device(public, b"x", edwards.sign(b"x"), -19)
+    assert cose.verify_by_device(curve.public(), b"x", curve.sign(b"x"), -7)
+    assert not cose.verify_by_device(public, b"x", edwards.sign(b"x"), -9)
+    assert not cose.verify_by_device(curve.public(), b"x", curve.sign(b"x"), -19)
+    assert not cose.verify_by_device(curve.public(), b"y", curve.sign(b"x"))
+    assert not cose.verify_by_device(curve.public(), b"x", bytes(64))
+    for wrong in (b"", bytes(33), bytes(64), curve.public()[:-1] + bytes([curve.public()[-1] ^ 1])):
+        with pytest.raises(ToolError, match="KEY_FORMAT"):
+            cose.device_key_type(wrong)
+        assert not server_reports.usable(wrong)
+    assert server_reports.usable(curve.public())
 
-    return cbor2.dumps(["Signature1", protected, b"", content])
+
+@pytest.mark.requirement("UPE12", "HLC07")
+def test_the_last_statement_of_a_p256_component_is_believed() -> None:
+    key = devicekey.DeviceKey(P256())
+    made = device_wipe.statement(key, bytes(16), 1_767_225_600, 6, bytes(8), [7, bytes(32)], device_wipe.DONE)
+    assert wipe.verify(made, key.public).done
+    assert server_reports.last_words(made, key.public) == "decommission"
+    with pytest.raises(ToolError, match="SIGNATURE"):
+        wipe.verify(made[:-1] + bytes([made[-1] ^ 1]), key.public)
+
+
+def test_an_issuing_record_says_which_type_of_key_its_device_has(tmp_path: Path) -> None:
+    public = P256().public()
+    record = issued_desk.IssuingRecord(
+        "5d0be3f0-0000-4000-8000-000000000001", None, "lamp", "acme.example", "c", "release", public.hex(),
+        "00" * 32, 1, "b", 1, "2026-01-01T00:00:00+00:00", key_type=cose.P256,
+    )  # fmt: skip
+    (tmp_path / "record.json").write_text(record.to_json())
+    assert issued_desk.read_record(tmp_path) == record
+    (tmp_path / "record.json").write_text(record.to_json().replace('"P-256"', '"Ed25519"'))
+    with pytest.raises(ToolError, match="RECORD"):
+        issued_desk.read_record(tmp_path)
 
 
 @pytest.mark.requirement("UPE16")

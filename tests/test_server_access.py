@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from helpers.element import P256
 from helpers.needs import lacking
 from sekisho_tools.errors import ToolError
 from sekisho_tools.hawkbit import Api
@@ -158,12 +159,13 @@ def signed(key: Ed25519PrivateKey, home: str, path: str, challenge: str, number:
 
 
 @pytest.mark.requirement("UPD08", "STS15")
-def test_a_device_signs_its_requests_instead_of_sending_a_secret(site):
-    key = Ed25519PrivateKey.generate()
-    public = key.public_key().public_bytes_raw().hex()
-    made = site.api.call("POST", "/targets", [{"controllerId": "signer", "publicKey": public}])
+@pytest.mark.parametrize("kind", ["ed25519", "p256"])
+def test_a_device_signs_its_requests_instead_of_sending_a_secret(site, kind):
+    key = Ed25519PrivateKey.generate() if kind == "ed25519" else P256()
+    public = (key.public_key().public_bytes_raw() if kind == "ed25519" else key.public()).hex()
+    made = site.api.call("POST", "/targets", [{"controllerId": f"signer-{kind}", "publicKey": public}])
     assert "securityToken" not in made[0]
-    home = f"{site.url}/DEFAULT/controller/v1/signer"
+    home = f"{site.url}/DEFAULT/controller/v1/signer-{kind}"
     challenge, headers = sign_in(key, home)
     assert ask(home, headers=headers).status == 200
     assert ask(home, headers=headers).status == 401  # a replay
@@ -172,7 +174,7 @@ def test_a_device_signs_its_requests_instead_of_sending_a_secret(site):
     assert ask(f"{home}/configData", "PUT", data.replace(b"b", b"c"), more).status == 401  # another body
     assert ask(f"{home}/confirmationBase", headers=more).status == 401  # another path
     assert ask(f"{home}/configData", "PUT", data, more).status == 200
-    other = Ed25519PrivateKey.generate()
+    other = Ed25519PrivateKey.generate() if kind == "ed25519" else P256()
     assert ask(home, headers=signed(other, home, "", challenge, 3, "GET", b"")).status == 401
     assert ask(home, headers=signed(key, home, "", "A" * 43, 3, "GET", b"")).status == 401
     assert ask(home, headers=signed(key, home, "", challenge, 3, "GET", b"")).status == 200

@@ -102,6 +102,67 @@ def verify(public_key: bytes, data: bytes, signature: bytes) -> bool:
     return True
 
 
+ALG_ES256 = -7
+ALG_ESP256 = -9
+ED25519 = "Ed25519"
+P256 = "P-256"
+DEVICE_KEYS = {32: ED25519, 64: P256}
+"""Types of device keys by the size of their public half: RFC 8032, or the coordinates X and Y one after the other."""
+_DEVICE_ALGORITHMS = {ED25519: (ALG_ED25519,), P256: (ALG_ES256, ALG_ESP256)}
+
+
+def _p256(public_key: bytes) -> ec.EllipticCurvePublicKey:
+    """Raises ValueError unless the coordinates are those of a point of the curve."""
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + public_key)
+
+
+def device_key_type(public_key: bytes) -> str:
+    """ED25519 or P256. ToolError KEY_FORMAT for what cannot be the public half of a device key."""
+    kind = DEVICE_KEYS.get(len(public_key))
+    try:
+        if kind == P256:
+            _p256(public_key)
+    except ValueError:
+        kind = None
+    if kind is None:
+        raise ToolError(
+            "KEY_FORMAT", "A device's public key has 32 bytes (Ed25519), or is a point of P-256 in 64 (X and Y)."
+        )
+    return kind
+
+
+def verify_by_device(public_key: bytes, data: bytes, signature: bytes, algorithm: Any = None) -> bool:
+    """Whether *signature* over *data* is by the device key *public_key* (Ed25519, or ECDSA with P-256 and SHA-256).
+
+    *algorithm*, where a header names one, must be one of that type of key: the key says how it is checked, never the
+    document. An ECDSA signature is r and s, 32 bytes each (RFC 9053 section 2.1).
+    """
+    kind = DEVICE_KEYS.get(len(public_key))
+    if kind is None or len(signature) != 64:
+        return False
+    if algorithm is not None and algorithm not in _DEVICE_ALGORITHMS[kind]:
+        return False
+    if kind == ED25519:
+        return verify(public_key, data, signature)
+    r, s = (int.from_bytes(part, "big") for part in (signature[:32], signature[32:]))
+    try:
+        _p256(public_key).verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def verify_sign1_by_device(document: bytes, public_key: bytes) -> bool:
+    """Whether the device key *public_key* signed the COSE_Sign1 *document*, whose payload is attached.
+
+    The outer form must be right already. Raises ToolError CBOR where the protected header is none.
+    """
+    parts = strict_cbor.loads(document).value
+    protected = strict_cbor.loads(parts[0])
+    algorithm = protected.get(LABEL_ALG) if isinstance(protected, dict) else None
+    return algorithm is not None and verify_by_device(public_key, sign1_input(parts[0], parts[2]), parts[3], algorithm)
+
+
 def sign1(payload: bytes, signer: Signer, *, attached: bool = False) -> bytes:
     """A tagged COSE_Sign1 over *payload*, detached or carried: Ed25519 (-19) protected, key id unprotected."""
     signature = _signed(signer, sign1_input(_PROTECTED, payload))

@@ -50,13 +50,18 @@ def catalogue() -> dict[int, tuple[str, str]]:
     }
 
 
+def is_log(data: bytes) -> bool:
+    """Whether these are the bytes of an event log (of a device), by how they begin."""
+    return data[:4] == eventlog.MAGIC
+
+
 def verify(data: bytes, device: UUID | None = None, head: tuple[int, bytes] | None = None) -> list[Event]:
     """The entries of an export whose chain holds.
 
     *device*: the log must be this device's, as far as it goes back to its first entry. *head*: (number, hash) out of a
     signed report, which must be in it. Raises ToolError LOG with the number of the first entry that is wrong.
     """
-    if len(data) > MAX_EXPORT or len(data) % eventlog.ENTRY or data[:4] != eventlog.MAGIC:
+    if len(data) > MAX_EXPORT or len(data) % eventlog.ENTRY or not is_log(data):
         raise ToolError("LOG", "This is no export of an event log, or its end was cut off.")
     events: list[Event] = []
     before, expected = b"", 0

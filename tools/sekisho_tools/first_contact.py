@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import device_code, report, suit
+from . import cose, device_code, report, suit
 from .errors import ToolError
 from .issued import IssuingRecord
 from .report import Verdict
@@ -35,7 +35,8 @@ def attest(
     """(verdict, record) of the first report *document* of the device that *record* is about.
 
     *releases* are envelopes of releases that it may have updated to by itself. A device that made its key itself is
-    asked for *device_key* (32 bytes); the record returned has it, so that from now on no other key will do.
+    asked for *device_key* (see `cose.device_key_type`); the record returned has it, so that from now on no other key
+    will do.
 
     Raises ToolError: NONCE (too short, or not answered), KEY_UNKNOWN, SIGNATURE, REPORT, RECORD (the record says too
     little to hold anything against it).
@@ -57,7 +58,7 @@ def attest(
         raise ToolError("KEY_UNKNOWN", f"Device {record.id} made its key itself; its public key is needed.")
     verdict = report.verify(document, key, nonce=nonce, known=record)
     _hold(verdict, record, releases)
-    return verdict, replace(record, public_key=key.hex())
+    return verdict, replace(record, public_key=key.hex(), key_type=cose.device_key_type(key))
 
 
 def _hold(verdict: Verdict, record: IssuingRecord, releases: Sequence[bytes]) -> None:

@@ -22,7 +22,7 @@ from uuid import UUID
 
 from esp_idf_nvs_partition_gen import nvs_partition_gen
 
-from . import identity, issuing
+from . import cose, identity, issuing
 from .errors import ToolError
 from .files import read_file, write_atomic
 
@@ -66,6 +66,8 @@ class IssuingRecord:
     issued: str
     chip: str | None = None
     firmware: Image | None = None
+    key_type: str = cose.ED25519
+    """Of *public_key*: cose.ED25519, or cose.P256 for a device whose secure component has such a key."""
 
     @property
     def suit_device(self) -> str | None:
@@ -110,7 +112,9 @@ def read_record(path: Path) -> IssuingRecord:
         firmware = raw.pop("firmware")
         record = IssuingRecord(**raw, firmware=Image(**firmware) if firmware else None)
         UUID(record.id)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if record.public_key is not None and cose.device_key_type(bytes.fromhex(record.public_key)) != record.key_type:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, ToolError) as error:
         raise ToolError("RECORD", f"{path} is no issuing record of this version of Sekisho.") from error
     return record
 

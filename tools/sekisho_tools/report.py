@@ -144,15 +144,12 @@ def parse(document: bytes) -> Report:
 
 def check_signature(report: Report, public_key: bytes) -> None:
     """ToolError SIGNATURE unless *public_key* signed it, KEY_UNKNOWN when it names another key."""
-    parts = strict_cbor.loads(report.document).value
     if report.key_id != cose.key_id(public_key):
         raise ToolError(
             "KEY_UNKNOWN",
             f"The key {report.key_id.hex()} signed the report; this device has {cose.key_id(public_key).hex()}.",
         )
-    protected = strict_cbor.loads(parts[0])
-    algorithm = protected.get(cose.LABEL_ALG) if isinstance(protected, dict) else None
-    if algorithm != cose.ALG_ED25519 or not cose.verify(public_key, cose.sign1_input(parts[0], parts[2]), parts[3]):
+    if not cose.verify_sign1_by_device(report.document, public_key):
         raise ToolError("SIGNATURE", "The report was changed after the device signed it.")
 
 

@@ -108,9 +108,6 @@ def verify(document: bytes, public_key: bytes) -> Statement:
     found = parse(document)
     if found.key_id != cose.key_id(public_key):
         raise ToolError("KEY_UNKNOWN", f"The key {found.key_id.hex()} signed the statement, which is another one.")
-    parts = strict_cbor.loads(document).value
-    protected = strict_cbor.loads(parts[0])
-    algorithm = protected.get(cose.LABEL_ALG) if isinstance(protected, dict) else None
-    if algorithm != cose.ALG_ED25519 or not cose.verify(public_key, cose.sign1_input(parts[0], parts[2]), parts[3]):
+    if not cose.verify_sign1_by_device(document, public_key):
         raise ToolError("SIGNATURE", "The statement was changed after the device signed it.")
     return found

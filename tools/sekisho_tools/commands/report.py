@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import advisories, issued, report
+from .. import advisories, cose, issued, report
 from ..errors import ToolError
 from ..files import read_file
 
@@ -28,8 +28,7 @@ def _key(text: str | None, record: issued.IssuingRecord | None) -> bytes:
         key = bytes.fromhex(value)
     except ValueError:
         key = b""
-    if len(key) != 32:
-        raise ToolError("KEY_FORMAT", "A device's public key has 64 hex digits.")
+    cose.device_key_type(key)
     return key
 
 

@@ -90,7 +90,7 @@ class Enrolment(BaseModel):
     """A one-time token, and the device's public key (64 hex digits) if it will sign its requests."""
 
     token: Annotated[str, Field(min_length=16, max_length=128)]
-    publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}([0-9a-f]{64})?$")] | None = None
 
 
 Tenant = Annotated[str, Path(description="Always DEFAULT.")]
@@ -484,7 +484,7 @@ async def enrol(store: Data, tenant: Tenant, controller: Controller, body: Enrol
     """Gives the device its token, or records the key with which it signs its requests from now on."""
     key = bytes.fromhex(body.publicKey) if body.publicKey else None
     if key is not None and not reports.usable(key):
-        raise wrong("publicKey is no Ed25519 public key.")
+        raise wrong("publicKey is no public key of a device (Ed25519, or P-256 as X and Y).")
     token = await store.write(lambda tx: targets.enrol(tx, controller, body.token, key))
     return JSONResponse({"controllerId": controller, **({"securityToken": token} if token else {})}, 201)
 

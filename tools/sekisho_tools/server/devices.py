@@ -17,10 +17,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, bindparam, update
 
+from .. import cose
 from . import actions, settings, targets
 from .errors import Problem, missing
 from .store import Store, Tx
@@ -252,11 +251,8 @@ class Devices:
         if not self.challenge_good(entry.controller_id, challenge) or number <= last:
             return False
         signature = base64.urlsafe_b64decode(match[3] + "==")
-        try:
-            Ed25519PublicKey.from_public_bytes(entry.public_key).verify(
-                signature, signed_text(method, path, body, challenge, number)
-            )
-        except (InvalidSignature, ValueError):
+        text = signed_text(method, path, body, challenge, number)
+        if not cose.verify_by_device(entry.public_key, text, signature):
             return False
         if len(self._numbers) > MAX_CACHED:
             self._numbers = {text: value for text, value in self._numbers.items() if self._still(text)}

@@ -261,7 +261,7 @@ def _public_key(text: str | None) -> bytes | None:
         return None
     key = bytes.fromhex(text)
     if not reports.usable(key):
-        raise wrong("publicKey is no Ed25519 public key.")
+        raise wrong("publicKey is no public key of a device (Ed25519, or P-256 as X and Y).")
     return key
 
 

@@ -25,7 +25,7 @@ class NewTarget(BaseModel):
     name: Name | None = None
     description: Words | None = None
     securityToken: Annotated[str, Field(max_length=128)] | None = None
-    publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}([0-9a-f]{64})?$")] | None = None
 
 
 class ChangeTarget(BaseModel):
@@ -34,7 +34,7 @@ class ChangeTarget(BaseModel):
     name: Name | None = None
     description: Words | None = None
     securityToken: Annotated[str, Field(max_length=128)] | None = None
-    publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    publicKey: Annotated[str, Field(pattern=r"^[0-9a-f]{64}([0-9a-f]{64})?$")] | None = None
     requestAttributes: bool | None = None
 
 

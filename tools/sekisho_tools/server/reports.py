@@ -19,8 +19,12 @@ _HOSTILE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 
 
 def usable(public_key: bytes) -> bool:
-    """Whether these 32 bytes are an Ed25519 public key, by the device's own rules (docs/decisions/0003)."""
-    return ed25519.decompress(public_key) is not None
+    """Whether these are a device's public key: Ed25519 by the device's own rules (docs/decisions/0003), or P-256."""
+    try:
+        kind = cose.device_key_type(public_key)
+    except ToolError:
+        return False
+    return kind != cose.ED25519 or ed25519.decompress(public_key) is not None
 
 
 def verdict(body: bytes, public_key: bytes | None) -> str:
