@@ -260,8 +260,21 @@ def test_refuses_every_flipped_bit():
 
 @faked
 def test_refuses_an_envelope_over_the_limit():
-    assert why(bytes(suit.MAX_ENVELOPE + 1)) == "LIMIT"
-    assert why(bytes(suit.MAX_ENVELOPE)) == "ENVELOPE"
+    assert suit.MAX_ENVELOPE == 3992
+    assert why(bytes(3993)) == "LIMIT"
+    assert why(bytes(3992)) == "ENVELOPE"
+
+
+@faked
+def test_accepts_an_envelope_of_exactly_the_limit_and_not_of_a_byte_more():
+    made = Make()
+    made.members[4] = "u" * 3000
+    made.members[4] += "u" * (3992 - len(made.envelope()))
+    assert len(made.envelope()) == 3992
+    assert check(made.envelope()).sequence == 7
+    made.members[4] += "u"
+    assert len(made.envelope()) == 3993
+    assert why(made) == "LIMIT"
 
 
 @faked
