@@ -123,3 +123,43 @@ def test_what_does_not_read_back_is_refused():
     with pytest.raises(Refused) as caught:
         otadata.select(part, 1, otadata.NEW)
     assert caught.value.code == reasons.FLASH
+
+
+def test_the_states_have_the_numbers_of_the_bootloader():
+    own = otadata.NEW, otadata.PENDING, otadata.VALID, otadata.INVALID, otadata.ABORTED
+    assert own == (bootloader.NEW, bootloader.PENDING, bootloader.VALID, bootloader.INVALID, bootloader.ABORTED)
+    assert own == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_an_empty_table_begins_with_the_lowest_number_of_the_slot(slot):
+    part = part_of()
+    otadata.select(part, slot, otadata.NEW)
+    assert read(part)[0] == Entry.make(1 + slot, otadata.NEW)
+
+
+@pytest.mark.parametrize("active", [0, 1])
+@pytest.mark.parametrize("slot", [0, 1])
+def test_numbers_that_run_out_begin_again_and_not_one_too_early(active, slot):
+    def table(seq):
+        entry = Entry.make(seq, otadata.VALID)
+        return part_of(None, entry) if active else part_of(entry, None)
+
+    last = table(0xFFFFFFF0)
+    otadata.select(last, slot, otadata.NEW)
+    assert read(last)[1 - active] == Entry.make(0xFFFFFFF1 + slot, otadata.NEW)
+    over = table(0xFFFFFFF1)
+    otadata.select(over, slot, otadata.NEW)
+    assert read(over)[0] == Entry.make(1 + slot, otadata.NEW)
+    assert bytes(over.flash.read(SECTOR, SECTOR)) == b"\xff" * SECTOR
+
+
+def test_normalising_to_the_older_entry_of_either_sector_programs_nothing():
+    for entries in (
+        (Entry.make(1, otadata.VALID), Entry.make(2, otadata.NEW)),
+        (Entry.make(2, otadata.NEW), Entry.make(1, otadata.VALID)),
+    ):
+        part = part_of(*entries)
+        otadata.normalise(part, 0)
+        assert [op.kind for op in part.flash.log] == ["erase"]
+        assert chosen(part) == (0, otadata.VALID)

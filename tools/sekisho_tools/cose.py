@@ -294,16 +294,20 @@ def _headers(protected: Any, unprotected: Any) -> tuple[int | str, bytes | None,
     inner = strict_cbor.loads(protected) if protected else {}
     if not isinstance(inner, dict):
         raise ToolError("COSE", "The protected header of a COSE block is not a map.")
+    if any(isinstance(label, bool) for label in (*inner, *unprotected)):  # to Python true is 1
+        raise ToolError("COSE", "A COSE header has a truth value as a label.")
     if set(inner) & set(unprotected):
         raise ToolError("COSE", "A COSE header is given twice, protected and unprotected.")
-    algorithm = inner.get(LABEL_ALG)
-    if not isinstance(algorithm, int | str) or isinstance(algorithm, bool):
+    if LABEL_ALG not in inner:
         raise ToolError("COSE", "The algorithm of a COSE block is not in its protected header.")
+    algorithm = inner[LABEL_ALG]
+    if not isinstance(algorithm, int | str) or isinstance(algorithm, bool):
+        raise ToolError("ALGORITHM", "The algorithm of a COSE block is neither a number nor a name.")
     extra = (set(inner) | set(unprotected)) - {LABEL_ALG, LABEL_KID}
     if extra and algorithm in (ALG_ED25519, ALG_EDDSA):
         raise ToolError("COSE", f"A COSE block has headers that the profile does not allow: {sorted(map(str, extra))}.")
     kid = inner.get(LABEL_KID, unprotected.get(LABEL_KID))
-    if kid is not None and not isinstance(kid, bytes):
+    if not isinstance(kid, bytes) and (kid is not None or LABEL_KID in {**inner, **unprotected}):
         raise ToolError("COSE", "The key id of a COSE block is not a byte string.")
     return algorithm, kid, LABEL_KID in inner
 

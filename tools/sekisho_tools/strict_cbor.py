@@ -2,7 +2,8 @@
 
 It is written apart from the device's reader and apart from `cbor2`, so that three decoders can be held against each
 other. Refused: longer heads than needed, indefinite lengths, floats, simple values other than false, true and null,
-unsorted or doubled map keys, text that is not UTF-8, nesting over `MAX_DEPTH`, and anything after the item.
+unsorted or doubled map keys, text that is not UTF-8, nesting over `MAX_DEPTH`, more than `MAX_ITEMS` members, and
+anything after the item.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 from sekisho_tools.errors import ToolError
 
 MAX_DEPTH = 24
+MAX_ITEMS = 1 << 16
+"""Members of one array or map."""
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
 _SIMPLE: dict[int, bool | None] = {20: False, 21: True, 22: None}
 
@@ -65,6 +68,8 @@ def _item(data: bytes, pos: int, ordered: bool, depth: int) -> tuple[Any, int]:
         if value not in _SIMPLE:
             raise _malformed(pos, f"has the unassigned simple value {value}")
         return _SIMPLE[value], at
+    if value > MAX_ITEMS:
+        raise ToolError("LIMIT", f"At byte {pos} the CBOR claims {value} members; {MAX_ITEMS} are the most.")
     if value > len(data) - at:
         raise _malformed(pos, "has more members than bytes")
     return _array(data, at, value, ordered, depth) if major == 4 else _map(data, at, value, ordered, depth)

@@ -502,6 +502,8 @@ def _array(value: Any, code: str, what: str) -> tuple[Any, ...]:
 def _map(value: Any, code: str, what: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise ToolError(code, f"The {what} is not a map.")
+    if any(isinstance(key, bool) for key in value):  # to Python true is 1 and false is 0
+        raise ToolError(code, f"The {what} has a truth value as a key.")
     return value
 
 
@@ -516,10 +518,10 @@ def _digest(value: Any, code: str, what: str) -> Digest:
 
 
 def _component_id(value: Any) -> ComponentId:
-    parts = _array(value, "COMPONENT", "component identifier")
+    parts = _array(value, "MANIFEST", "component identifier")
     if not parts:
         raise ToolError("COMPONENT", "A component identifier is empty.")
-    return tuple(_bstr(part, "COMPONENT", "component identifier part") for part in parts)
+    return tuple(_bstr(part, "MANIFEST", "component identifier part") for part in parts)
 
 
 def _version(value: Any) -> tuple[int, ...]:
@@ -532,7 +534,7 @@ def _version(value: Any) -> tuple[int, ...]:
 
 def _version_match(value: Any) -> tuple[int, tuple[int, ...]]:
     parts = _array(value, "PARAMETER", "version match")
-    if len(parts) != 2 or parts[0] not in COMPARISONS:
+    if len(parts) != 2 or _int(parts[0], "PARAMETER", "comparison") not in COMPARISONS:
         raise ToolError("PARAMETER", "A version match is not a comparison and a version.")
     return int(parts[0]), _version(parts[1])
 
@@ -672,10 +674,11 @@ class _Walk:
 
     def top(self, data: bytes, shared: bool = False) -> Commands:
         """A sequence that a manifest member holds; with several components it must begin with their index."""
-        commands = self.sequence(data, shared, MAX_NESTING)
-        if len(self.known) > 1 and commands[0].code not in (12, 34):
+        items = strict_cbor.loads(data)
+        pairs = isinstance(items, tuple) and len(items) % 2 == 0 and items
+        if pairs and type(items[0]) is int and items[0] not in (12, 34) and len(self.known) > 1:
             raise ToolError("COMPONENT", "With several components a sequence must begin with set-component-index.")
-        return commands
+        return self.sequence(data, shared, MAX_NESTING)
 
     def sequence(self, data: bytes, shared: bool, depth: int) -> Commands:
         if depth == 0:
@@ -727,7 +730,7 @@ class _Walk:
             if _uint(index, "COMMAND", "component index") not in self.known:
                 raise ToolError("COMPONENT", f"Component index {index} does not exist.")
         if not listed or len(set(listed)) != len(listed):
-            raise ToolError("COMPONENT", "A list of component indices is empty or names one twice.")
+            raise ToolError("COMMAND", "A list of component indices is empty or names one twice.")
         return listed if many else argument
 
     def alternatives(self, argument: Any, shared: bool, depth: int) -> tuple[Commands, ...]:
@@ -761,7 +764,7 @@ def _common(data: bytes) -> tuple[tuple[ComponentId, ...], dict[int, ComponentId
     members = _map(strict_cbor.loads(data), "MANIFEST", "common section")
     if set(members) - {1, 2, 4} or any(isinstance(key, bool) for key in members):
         raise ToolError("MANIFEST", f"The common section has unknown members: {sorted(map(str, members))}.")
-    components = tuple(_component_id(item) for item in _array(members.get(2, ()), "COMPONENT", "component list"))
+    components = tuple(_component_id(item) for item in _array(members.get(2, ()), "MANIFEST", "component list"))
     if not components or len(set(components)) != len(components):
         raise ToolError("COMPONENT", "The component list is empty or names a component twice.")
     dependencies: dict[int, ComponentId | None] = {}
@@ -770,8 +773,8 @@ def _common(data: bytes) -> tuple[tuple[ComponentId, ...], dict[int, ComponentId
         if set(inner) - {1}:
             raise ToolError("MANIFEST", "The dependency metadata has unknown members.")
         dependencies[_uint(index, "MANIFEST", "dependency index")] = _component_id(inner[1]) if inner else None
-    shared = members.get(4)
-    return components, dependencies, None if shared is None else _bstr(shared, "MANIFEST", "shared sequence")
+    shared = _bstr(members[4], "MANIFEST", "shared sequence") if 4 in members else None
+    return components, dependencies, shared
 
 
 def _texts(data: bytes, components: Sequence[ComponentId]) -> dict[str, Any]:
@@ -869,16 +872,15 @@ def _manifest(data: bytes, envelope: Mapping[int, bytes]) -> Manifest:
     sequences = {
         key: commands.top(_bstr(members[key], "MANIFEST", MANIFEST_MEMBERS[key])) for key in SEQUENCES if key in members
     }
-    uri, identifier, version_set = members.get(4), members.get(5), members.get(6)
     return Manifest(
         number,
         components,
         dependencies,
         () if shared is None else commands.top(shared, shared=True),
         sequences,
-        None if uri is None else _tstr(uri, "MANIFEST", "reference URI"),
-        None if identifier is None else _component_id(identifier),
-        None if version_set is None else _version(strict_cbor.loads(_bstr(version_set, "MANIFEST", "set version"))),
+        _tstr(members[4], "MANIFEST", "reference URI") if 4 in members else None,
+        _component_id(members[5]) if 5 in members else None,
+        _version(strict_cbor.loads(_bstr(members[6], "MANIFEST", "set version"))) if 6 in members else None,
         _texts(_bstr(members[23], "MANIFEST", "text"), components) if 23 in members else None,
         _bstr(members[14], "MANIFEST", "CoSWID") if 14 in members else None,
         members.get(25),
