@@ -62,7 +62,7 @@ def on_cpython(*arguments: str) -> str:
 
 
 def on_micropython(*arguments: str) -> str:
-    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="200k")
+    return micropython.run(f"from device import agent_cases; agent_cases.main(*{arguments!r})", heap="240k")
 
 
 @pytest.fixture(scope="module", params=[on_cpython, on_micropython])
@@ -131,6 +131,13 @@ CASES = {
     "peers, staging fails": "FLASH: begin 0 ['leave', 'stay']",
     "restart by order, 3 times no": "3 ['leave']",
     "restart by order, 99 times no": "8 []",
+    "delay, always on": "24 0",
+    "delay, restarted each minute": "23",
+    "delay, wakes every ten minutes": "143",
+    "delay, half of it": "True 36",
+    "delay, put off again": "True 0 25",
+    "delay, nothing can be kept": "True",
+    "delay, and after a restart": "False False",
     "chain": "NOTHING: keyset 2, keyset 3, keyset 4",
     "chain again": "NOTHING: ",
     "next link": "NOTHING: keyset 5",

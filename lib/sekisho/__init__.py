@@ -106,7 +106,8 @@ def on_ask(hook) -> None:
 
 def decide(what: int, until: int = 0, rank: int = 1) -> bool:
     """What a person said to the release that was offered last (``available``): `policy.APPROVE`, `policy.REFUSE`, or
-    `policy.POSTPONE` until *until* (s since 1970). rank: 1 the user, 2 an administrator; who that is, the application
+    `policy.POSTPONE` until *until* (s since 1970), or, where the device does not know the time, `policy.DELAY` for
+    *until* seconds of running (30 days at most). rank: 1 the user, 2 an administrator; who that is, the application
     must know. False where nothing is offered, or somebody of higher rank has decided already.
 
     Kept across restarts; without `duties` (a small stock image) only until the next.
@@ -119,8 +120,7 @@ def decide(what: int, until: int = 0, rank: int = 1) -> bool:
             return False
     else:
         _agent.decide = lambda asked: (what, until, rank) if asked == digest else None
-    _agent.again()
-    _agent.call()
+    _agent.decided()
     return True
 
 

@@ -94,6 +94,7 @@ class Agent:
         self.offered = b""  # manifest digest of the release that is wanted of people, or was last
         self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
         self._since = time.ticks_ms()  # start, or the last failure of a release
+        self._counted, self._first = self._since, True  # see `_delayed`
         self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
         self._packed: dict = {}  # component -> form of its payload, see `payload`
         self._offset = self._quarter = 0
@@ -122,9 +123,43 @@ class Agent:
         """Raises the reason why people's settings hold this release back for now."""
         self.offered = plan.digest
         self.tell("available", plan.sequence, "")
-        code = policy.verdict(self.options, self.decide(plan.digest), self.engine.now(), clock.trusted())
+        decision = self.decide(plan.digest)
+        if decision and decision[0] == policy.DELAY:
+            decision = (policy.DELAY, self._delayed(decision[1]), decision[2])
+        code = policy.verdict(self.options, decision, self.engine.now(), clock.trusted())
         if code:
             raise http.Failed(code, "release %d is held back" % plan.sequence)
+
+    def _delayed(self, delay: int) -> int:
+        """Seconds that are left of a DELAY, counted in running time and kept by the hour.
+
+        A start counts as the time between two looks, an hour at most, since what came before it is not known. Where
+        nothing can be kept, the delay ends with the start.
+        """
+        now, before = time.ticks_ms(), self._state.get("ran", 0)
+        passed = max(0, time.ticks_diff(now, self._counted) // 1000)
+        first, self._first = self._first, False
+        if first:
+            passed += min(self.every, policy.START)
+        self._counted = time.ticks_add(now, -(time.ticks_diff(now, self._counted) % 1000))
+        self._state["ran"] = ran = before + passed
+        if first or ran // 3600 != before // 3600:
+            kept = settings.write(settings.STATE, self._state)
+            if first and not kept:
+                self._state["ran"] = policy.MAX_DELAY
+        return self.left(delay)
+
+    def left(self, delay: int) -> int:
+        """Seconds that were left of a DELAY at the last look."""
+        return max(0, min(delay, policy.MAX_DELAY) - self._state.get("ran", 0))
+
+    def decided(self) -> None:
+        """People have decided on the release that is offered: a delay begins now, and the next look comes at once."""
+        if self._state.pop("ran", 0):
+            settings.write(settings.STATE, self._state)
+        self._counted, self._first = time.ticks_ms(), False
+        self.again()
+        self.call()
 
     async def _ready(self, plan) -> None:
         """The payloads are there: raises the reason why the device must not restart into them now."""

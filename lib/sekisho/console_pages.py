@@ -263,8 +263,7 @@ def _update(web, session, status: dict, ja: bool):
         yield '<p class="t">%s</p>' % escape(words)
     decided = web.duties.record.decision(offer[0])
     if decided:
-        what = {policy.APPROVE: "yes", policy.REFUSE: "no", policy.POSTPONE: "later"}.get(decided[0], "")
-        yield "<p>%s %s</p>" % (said("Decided:", ja), said(what, ja))
+        yield "<p>%s %s</p>" % (said("Decided:", ja), escape(_decision(web, decided, ja)))
     if status["trial"] or status["phase"] == READY:
         return
     may = choices(web.settings.get("update_start"), session.role)
@@ -287,6 +286,16 @@ def _update(web, session, status: dict, ja: bool):
         yield "</select></span>"
     if may:
         yield "</form>"
+
+
+def _decision(web, decided: tuple, ja: bool) -> str:
+    what, until, _ = decided
+    if what == policy.POSTPONE:
+        when = when_text(until, web.settings.get("utc_offset"))
+        return "%s (%s %s)" % (said("later", ja), said("until", ja), when)
+    if what == policy.DELAY:
+        return "%s (%d %s)" % (said("later", ja), -(-web.agent.left(until) // 3600), said("h left", ja))
+    return said("yes" if what == policy.APPROVE else "no", ja)
 
 
 def _network() -> str:

@@ -277,19 +277,19 @@ class Web:
         if what == "refuse":
             number, words = policy.REFUSE, "The update is refused."
         elif what == "later":
-            if not clock.trusted():
-                return "Later needs a clock, which this device does not have now."
             days = form.get("days")
-            number, words = policy.POSTPONE, "The update waits."
-            until = self.engine.now() + int(days if days in _POSTPONED else "1") * _DAY
+            until = int(days if days in _POSTPONED else "1") * _DAY
+            number, words = policy.DELAY, "The update waits; only the time that the device is on counts."
+            if clock.trusted():
+                number, words = policy.POSTPONE, "The update waits."
+                until += self.engine.now()
         try:
             if not self.duties.record.decide(offer[0], number, until, role):
                 return "An operator has decided on this update."
         except Refused:
             return "not possible"
         self.duties.log.append(eventlog.DECIDED, 0, number, offer[0])
-        self.agent.again()
-        self.agent.call()
+        self.agent.decided()
         return words
 
     # -- settings -----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ BACKUP = const(21)  # Settings were exported or put back. value: 0 or 1.
 LOG_LOST = const(22)  # The log could not be read and begins anew.
 SUPPRESSED = const(23)  # Entries that strangers brought about were left out from here to the next start.
 ROTATED = const(24)  # An order had the log go on in its other file. detail: start of its digest.
-DECIDED = const(25)  # The console decided on a release. value: 1 yes, 2 no, 3 later; detail: manifest digest.
+DECIDED = const(25)  # The console decided on a release. value: 1 yes, 2 no, 3 or 4 later; detail: manifest digest.
 PASSWORD = const(26)  # The password of an account of the console was set or taken away. value: role.
 SAFE = const(27)  # The application does not run. value: why (see `safe`).
 

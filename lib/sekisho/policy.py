@@ -8,7 +8,10 @@ from sekisho_boot.reasons import APPROVAL, DECLINED, DISABLED, SETTING, WINDOW, 
 
 APPROVE = const(1)  # decisions on one release
 REFUSE = const(2)
-POSTPONE = const(3)
+POSTPONE = const(3)  # until a time
+DELAY = const(4)  # for seconds of running, on a device that does not know the time
+MAX_DELAY = const(2592000)  # s
+START = const(3600)  # s that a start of the device counts for at most: restarts must not delay it for ever
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = const(86400)
@@ -72,15 +75,16 @@ def inside(text: str, now: int, offset: int) -> bool:
 def verdict(options: dict, decision, now: int, clock: bool) -> int:
     """0 when a release may start now, else the reason: DISABLED, DECLINED, APPROVAL, WINDOW.
 
-    *decision* is (what, until, rank) or None (`record.Record.decision`); *clock* tells whether *now* can be trusted. A
-    device without a clock cannot keep windows: they then hold nothing back, since a device that never updates is worse.
+    *decision* is (what, until, rank) or None (`record.Record.decision`), with what is left of a DELAY in place of
+    *until*; *clock* tells whether *now* can be trusted. A device without a clock cannot keep windows: they then hold
+    nothing back, since a device that never updates is worse.
     """
     if not options["update_enabled"]:
         return DISABLED
     what, until, rank = decision or (0, 0, 0)
     if what == REFUSE:
         return DECLINED
-    if what == POSTPONE and clock and now < until:
+    if (what == POSTPONE and clock and now < until) or (what == DELAY and until > 0):
         return WINDOW
     needed = {"automatic": 0, "user": 1, "administrator": 2}[options["update_start"]]
     if needed and (what != APPROVE or rank < needed):

@@ -4,7 +4,7 @@ import gc
 import time
 from hashlib import sha256
 
-from sekisho import agent, http, settings, values
+from sekisho import agent, http, policy, settings, values
 from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
     BUSY,
@@ -15,6 +15,7 @@ from sekisho_boot.reasons import (
     IMAGE_FORMAT,
     KEYSET_VERSION,
     NOTHING,
+    WINDOW,
     Refused,
     name,
 )
@@ -300,6 +301,59 @@ async def peers(base: str, served) -> None:
         print("restart by order,", left, "times no =", len(said), updater.group.log)
 
 
+def delays() -> None:
+    """A day that somebody put a release off by, on a device that never knows the time."""
+    plan = Plan(release(7, b"", "/")[9:])
+    day, engine = 86400, Engine()
+
+    def later(every=60):
+        gc.collect()
+        updater, _ = device("", engine)
+        updater.every = every
+        updater.decide = lambda digest: (policy.DELAY, day, 1)
+        return updater
+
+    def held(updater) -> bool:
+        try:
+            updater._allow(plan)
+        except Refused as refused:
+            return refused.code == WINDOW
+        return False
+
+    def looks(updater, restart: bool, apart: int) -> int:
+        number = 0
+        while held(updater) and number < 2000:
+            number += 1
+            if restart:
+                updater = later(updater.every)
+            updater._counted = time.ticks_add(updater._counted, -apart * 1000)
+        return number
+
+    settings.write(settings.STATE, {})
+    updater = later()
+    updater.decided()
+    print("delay, always on =", looks(updater, False, 3600), updater.left(day))
+    settings.write(settings.STATE, {})
+    print("delay, restarted each minute =", looks(later(3600), True, 60))
+    settings.write(settings.STATE, {})
+    print("delay, wakes every ten minutes =", looks(later(600), True, 0))
+    settings.write(settings.STATE, {})
+    updater = later()
+    updater.decided()
+    updater._counted = time.ticks_add(updater._counted, -50_000_000)
+    print("delay, half of it =", held(updater), updater.left(day) // 1000)
+    updater.decided()
+    print("delay, put off again =", held(updater), updater.left(day) // 100_000, updater.left(1 << 40) // 100_000)
+    where, settings.STATE = settings.STATE, "/nowhere/state"
+    updater = later()
+    updater.decided()
+    print("delay, nothing can be kept =", held(updater))
+    updater = later()
+    print("delay, and after a restart =", held(updater), held(updater))
+    settings.STATE = where
+    settings.write(settings.STATE, {})
+
+
 def raises():
     raise Refused(FLASH)
 
@@ -367,6 +421,7 @@ def main(base: str, dead: str, state: str) -> None:
         await after_reboot(base, served)
         await decisions(base, served)
         await peers(base, served)
+        delays()
         await key_sets(base, served)
         await trials(base, dead)
         await pauses(dead)
