@@ -320,6 +320,65 @@ def test_a_state_is_what_its_records_add_up_to():
     }
 
 
+def test_a_snapshot_has_its_records_in_this_order_and_nothing_in_fields_without_use():
+    _, book = filled()
+    state = book.state
+    kept = [
+        (log.COUNTERS, 1, 0, 1 << 40, 1 << 33, NONE, 0),
+        (log.KEYSET, 0, 0, 5, 1700000000, OTHER, 0),
+        (log.PAIR, 0, 1, 3, 4, MANIFEST, 0),
+        (log.PAIR, 1, 255, 5, 0, NONE, 0),
+        (log.RETRY, 0, 0, 0, 0, OTHER, 1),
+        (log.RETRY, 0, 0, 0, 0, MANIFEST, 2),
+        (log.ABANDONED, 0, 0, 9, 0, OTHER, 0),
+        (log.FAILED, 0, 20, 12, 0, OTHER, 0),
+    ]
+    known = [
+        (log.PROBE, 2, 0, 0, 0, NONE, 0),
+        (log.LOCK, 1, 0, 0, 0, NONE, 0),
+        (log.NONCE, 0, 0, 77, 0, NONE, 0),
+        (log.DEGRADED, 0, 33, 0, 0, NONE, 0),
+    ]
+    fetching = [
+        (log.FETCH, 3, 17, 12, 0, MANIFEST, 2),
+        (log.PROGRESS, 0, 0, 65536, 0, NONE, 0),
+        (log.PROGRESS, 1, 0, 4096, 0, NONE, 0),
+    ]
+    assert state.snapshot() == kept + fetching + known
+    state.apply(log.STAGED, 3, 17, 12, 0, MANIFEST, 0)
+    state.apply(log.ENTER, 0, 1, 0, 0, NONE, 0)
+    entered = [(log.ENTER, 0, 1, 0, 0, NONE, 0)]
+    assert state.snapshot() == kept + [(log.STAGED, 3, 17, 12, 0, MANIFEST, 0)] + entered + known
+    state.apply(log.TRIAL, 3, 17, 12, 0, MANIFEST, 0)
+    state.apply(log.ATTEMPT, 0, 1, 0, 0, NONE, 0)
+    state.apply(log.RUN, 0, 1, 0, 0, NONE, 0)
+    tried = [(log.ATTEMPT, 0, 1, 0, 0, NONE, 0), (log.RUN, 0, 1, 0, 0, NONE, 0)]
+    trial = [(log.TRIAL, 3, 17, 12, 0, MANIFEST, 0)]
+    assert state.snapshot() == kept + trial + entered + tried + known
+    state.apply(log.CONFIRMING, 0, 0, 0, 0, NONE, 0)
+    sealing = [(log.CONFIRMING, 0, 0, 0, 0, NONE, 0)]
+    assert state.snapshot() == kept + trial + sealing + entered + tried + known
+
+
+def test_a_snapshot_leaves_out_what_there_is_none_of_and_nothing_else():
+    state = log.State()
+    first = (log.COUNTERS, 255, 0, 0, 0, NONE, 0)
+    assert state.snapshot() == [first]
+    state.apply(log.KEYSET, 0, 0, 1, 0, OTHER, 0)  # issued in 1970
+    assert state.snapshot() == [first, (log.KEYSET, 0, 0, 1, 0, OTHER, 0)]
+    state = log.State()
+    state.apply(log.ABANDONED, 0, 0, 1, 0, OTHER, 0)
+    assert state.snapshot() == [first, (log.ABANDONED, 0, 0, 1, 0, OTHER, 0)]
+    state = log.State()
+    state.apply(log.FAILED, 0, 0, 1, 0, OTHER, 0)
+    assert state.snapshot() == [first, (log.FAILED, 0, 0, 1, 0, OTHER, 0)]
+    state = log.State()
+    state.apply(log.FETCH, 1, 0, 1, 0, OTHER, 0)
+    state.apply(log.PROGRESS, 1, 0, 1, 0, NONE, 0)
+    records = [first, (log.FETCH, 1, 0, 1, 0, OTHER, 0), (log.PROGRESS, 1, 0, 1, 0, NONE, 0)]
+    assert state.snapshot() == records
+
+
 def test_rewriting_loses_nothing_in_any_phase():
     steps = [
         [],
