@@ -56,8 +56,8 @@ def engine(data: bytes) -> str | None:
     return None
 
 
-def desk(data: bytes) -> str | None:
-    """Reason on the desk: read, verify, run the update on a device that is the engine's."""
+def desk(data: bytes, storage: dict[tuple[bytes, ...], bytes] | None = None) -> str | None:
+    """Reason on the desk: read, verify, run the update on a device that is the engine's and holds *storage*."""
     device = suit_run.Device(
         (VENDOR,),
         (CLASS,),
@@ -66,6 +66,7 @@ def desk(data: bytes) -> str | None:
         versions={(b"fw",): (5,), (b"app",): (3,)},
         now=NOW,
         fetch=lambda uri: IMAGE,
+        storage=storage or {},
     )
     try:
         envelope = suit.decode(data)
@@ -578,6 +579,53 @@ def test_where_desk_and_engine_differ_the_engine_takes_less(vector: str) -> None
 def test_there_are_many_vectors() -> None:
     assert len(SAME) > 250
     assert len(DIFFERENT) > 50
+
+
+# -- every way to sever a member ---------------------------------------------------------------------------------------
+
+MEMBERS = {
+    16: [12, 0, 20, Map([(21, "fw.bin")]), 21, 2, 3, 15],
+    20: [12, 0, 3, 15],
+    23: Map([("en", Map([(1, "text")]))]),
+}
+WAYS = ("inline", "severed", "cut off", "not the signed one", "inline and enclosed", "not there", "enclosed alone")
+ENCLOSED = ("severed", "not the signed one", "inline and enclosed", "enclosed alone")
+
+
+def severing(ways: dict[int, str]) -> bytes:
+    """The envelope with members 16, 20 and 23 as *ways* says."""
+    one = Change()
+    for key, way in ways.items():
+        item = Wrap(MEMBERS[key])
+        signed_digest = plain(b"another" if way == "not the signed one" else Envelope.plain_bytes(item))
+        there = {"inline": item, "inline and enclosed": item, "not there": GONE, "enclosed alone": GONE}
+        one.manifest[key] = there.get(way, signed_digest)
+        if way in ENCLOSED:
+            one.members[key] = MEMBERS[key]
+    return one.tree().build(text=False)
+
+
+@pytest.mark.parametrize("text", WAYS)
+def test_every_way_to_sever_is_judged_alike(text: str) -> None:
+    accepted = 0
+    for fetch in WAYS:
+        for install in WAYS:
+            ways = {16: fetch, 20: install, 23: text}
+            data = severing(ways)
+            wrong = {"not the signed one", "inline and enclosed", "enclosed alone"} & set(ways.values())
+            on_desk = "SEVERABLE" if wrong or "cut off" in (fetch, install) else None
+            assert desk(data, {(b"fw",): IMAGE}) == on_desk, ways
+            # The engine keeps the manifest alone: what is enclosed is the agent's to check, install its to need.
+            severed = fetch not in ("inline", "inline and enclosed", "not there", "enclosed alone")
+            kept = "SEVERABLE" if severed else "MANIFEST" if text in ("inline", "inline and enclosed") else None
+            assert sever(data) == suit.strip(data)
+            assert engine(sever(data)) == kept, ways
+            given = kept or ("SEVERABLE" if text in ("not the signed one", "enclosed alone") else None)
+            if {fetch, install} & set(ENCLOSED):
+                given = "ENVELOPE"
+            assert engine(data) == given, ways
+            accepted += given is None
+    assert accepted == (0 if text not in ("severed", "cut off", "not there") else 6)
 
 
 # -- every item by rule ------------------------------------------------------------------------------------------------
