@@ -1,5 +1,7 @@
 """Runs the tests and writes docs/requirements.md: every requirement of the guideline and whether tests show it.
 
+The same goes to docs/evidence/requirements.json, with commit and date, for auditors (`sekisho audit bundle`).
+
 A requirement is ticked only when at least one test carries its id and every one of them passed; a skipped test is not
 a passed one. The exit code is pytest's, so a failing test fails here too, after the page is written.
 """
@@ -10,10 +12,15 @@ import json
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from sekisho_tools import audit, device_code
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "requirements.md"
+RECORD = ROOT / "docs" / "evidence" / audit.RECORD
 sys.path.insert(0, str(ROOT / "tests"))
 
 from requirements_plugin import load_guideline  # noqa: E402
@@ -63,8 +70,31 @@ def render(guideline: dict[str, dict[str, str]], seen: dict[str, dict[str, str]]
     )
 
 
+def _git(*words: str) -> str | None:
+    """What git says of this checkout, or None where it is none."""
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def record(seen: dict[str, dict[str, str]], commit: str | None, changed: str | None) -> dict[str, Any]:
+    """The outcomes with what they were found for; *changed*: what git says is not committed."""
+    return {
+        "format": audit.RECORD_FORMAT,
+        "commit": commit or "unknown",
+        "changed": changed != "",
+        "date": datetime.now(UTC).date().isoformat(),
+        "boot": device_code.boot_digest(),
+        "requirements": seen,
+    }
+
+
 def main() -> int:
-    """Run the tests, write the page, return pytest's exit code."""
+    """Run the tests, write page and record, return pytest's exit code."""
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--", ".", f":!{PAGE.relative_to(ROOT)}", f":!{RECORD.relative_to(ROOT)}")
     with tempfile.TemporaryDirectory() as directory:
         outcome = Path(directory) / "outcome.json"
         code = subprocess.run(
@@ -75,8 +105,10 @@ def main() -> int:
         if not outcome.exists():
             print("error[TESTS]: The tests did not run, so docs/requirements.md is left as it was.", file=sys.stderr)
             return code or 1
-        PAGE.write_text(render(load_guideline(), json.loads(outcome.read_text())))
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+        seen = json.loads(outcome.read_text())
+    PAGE.write_text(render(load_guideline(), seen))
+    RECORD.write_text(json.dumps(record(seen, commit, changed), indent=1, sort_keys=True) + "\n")
+    print(f"wrote {PAGE.relative_to(ROOT)} and {RECORD.relative_to(ROOT)}")
     return code
 
 

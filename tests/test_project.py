@@ -68,7 +68,13 @@ def test_the_package_is_reproducible_and_holds_the_device_code(tmp_path: Path) -
     assert digests[0] == digests[1]
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for path in ("boot/sekisho_boot/engine.py", "lib/sekisho/agent.py", "firmware/_boot.py"):
+    for path in (
+        "boot/sekisho_boot/engine.py",
+        "lib/sekisho/agent.py",
+        "firmware/_boot.py",
+        "docs/threat-model.md",
+        "LICENSE",
+    ):
         assert f"sekisho_tools/_device/{path}" in names
 
 

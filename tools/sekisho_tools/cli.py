@@ -25,6 +25,8 @@ GROUPS = {
     "keyset": "Make, sign and look at key sets: who may sign what.",
     "log": "Look at the signing log: who signed what, when, with which key.",
     "release": "Make, look at and verify signed releases.",
+    "sheet": "The product sheet that customers get with a release.",
+    "audit": "What auditors get: one file with evidence, keys and releases; and verifying one.",
     "order": "Have devices do something: settings, approvals, rollback, wipe; signed by an operator.",
     "update": "Bring releases and key sets to a device by hand: serial line or card.",
     "report": "Verify the signed reports of devices.",

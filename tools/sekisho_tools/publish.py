@@ -149,7 +149,7 @@ def _named_payloads(
                 raise ToolError("IMAGE_DIGEST", f"{beside} is not what its name says; make the release again.")
         elif root is None or not (root / "payload" / digest.hex()).exists():
             raise ToolError("PAYLOAD", f"{release} needs a payload that is neither named here nor at {beside}.")
-    return found + _bill_beside(release, bills - have)
+    return found + bill_beside(release, bills - have)
 
 
 def payload_near(release: Path, digest: bytes) -> Path:
@@ -163,8 +163,8 @@ def sbom_digests(manifest: suit.Manifest) -> set[bytes]:
     return {bytes.fromhex(digest) for digest in _SBOM.findall(" ".join(map(str, (manifest.text or {}).values())))}
 
 
-def _bill_beside(release: Path, wanted: set[bytes]) -> list[tuple[Path, bytes]]:
-    """The SBOM beside *release*, if there is one: devices do not need it. ToolError SBOM for another than the named."""
+def bill_beside(release: Path, wanted: set[bytes]) -> list[tuple[Path, bytes]]:
+    """The SBOM beside *release* with its path, if there is one; ToolError SBOM for one that is not *wanted*."""
     places = [release.with_suffix(BILL), *(payload_near(release, digest) for digest in wanted)]
     path = next((one for one in places if one.exists()), None)
     if not wanted or path is None:

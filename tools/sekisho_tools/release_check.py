@@ -33,7 +33,7 @@ _ENGINE = ("sekisho_boot/engine.py", "sekisho_boot/suit.py", "sekisho_boot/keyse
 _AGENT = "sekisho/agent.py"
 _FAR = 253_402_300_799  # 9999-12-31, the last day that `datetime` knows
 _SIGN_TAG = b"\xd8\x62\x84\x40\xa0"  # a COSE_Sign with empty headers, as every key set document begins
-_SECRETS = (b"PRIVATE KEY-----", b'"format":"sekisho-kek-1"')
+SECRETS = (b"PRIVATE KEY-----", b'"format":"sekisho-kek-1"')
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _strange_keys(name: str, data: bytes) -> list[Finding]:
             place = content.find(_SIGN_TAG, place + 1)
         if b'"environment":"development"' in content.replace(b" ", b"") and b'"sekisho-key-1"' in content:
             found["statement"] = Finding("DEVELOPMENT_KEY", f"{what} holds a development key or its statement.")
-        if any(mark in content for mark in _SECRETS):
+        if any(mark in content for mark in SECRETS):
             found["secret"] = Finding("DEVELOPMENT_KEY", f"{what} holds a private key; no image may.")
     return list(found.values())
 
