@@ -50,3 +50,13 @@ def test_hostile_bytes_on_micropython(tmp_path: Path, monkeypatch: pytest.Monkey
     good, table = run_all.replay(list(targets.TARGETS))
     assert good, table
     assert table.count(" 0 failures") == len(targets.TARGETS)
+
+
+def test_parameters_that_set_nothing_are_the_one_thing_that_the_desk_alone_refuses() -> None:
+    """An `override-parameters {}` in a sequence that the engine takes."""
+    taken = [data for data in seeds.seeds("sequence") if targets.run("sequence", data) == 0]
+    empty = [bytes([data[0] + 2]) + data[1:] + b"\x14\xa0" for data in taken if 0x80 < data[0] < 0x96]
+    assert empty
+    for data in empty:
+        assert targets.run("sequence", data) == 0
+        fuzz.check("sequence", data)
