@@ -56,6 +56,15 @@ def engine(data: bytes) -> str | None:
     return None
 
 
+def device(data: bytes) -> str | None:
+    """Reason on the device: the agent cuts off what the engine does not keep."""
+    try:
+        kept = sever(data)
+    except Refused as error:
+        return name(error.code)
+    return engine(kept)
+
+
 def desk(data: bytes, storage: dict[tuple[bytes, ...], bytes] | None = None) -> str | None:
     """Reason on the desk: read, verify, run the update on a device that is the engine's and holds *storage*."""
     device = suit_run.Device(
@@ -574,6 +583,21 @@ def test_where_desk_and_engine_differ_the_engine_takes_less(vector: str) -> None
     data = build()
     assert (desk(data), engine(data)) == (on_desk, in_engine)
     assert in_engine is not None or why == "no effect"
+
+
+NOT_SIGNED = (
+    "an unknown member 1",
+    "an unknown member 24",
+    "text that is not the signed one",
+    "text that nobody signed",
+)
+"""What the agent cuts off, so that the engine has nothing to object to. The desk refuses it all the same."""
+
+
+@pytest.mark.parametrize("vector", SAME)
+def test_what_the_agent_cuts_off_changes_no_verdict(vector: str) -> None:
+    reason, build = SAME[vector]
+    assert device(build()) == (None if vector in NOT_SIGNED else reason)
 
 
 def test_there_are_many_vectors() -> None:

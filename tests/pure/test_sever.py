@@ -39,7 +39,15 @@ def test_damaged_envelopes_are_refused():
     for size in range(len(BARE)):
         assert refusal(sever, BARE[:size]) in (CBOR, ENVELOPE), size
     assert refusal(sever, BARE + b"\x00") == CBOR
-    assert refusal(sever, b"\xd8\x6b\xa2" + b"\x02\x19\x01\x02" + MANIFEST) == CBOR
+    assert refusal(sever, b"\xd8\x6b\xa2" + b"\x02\x58\x03\x01\x02\x03" + MANIFEST) == CBOR
+
+
+def test_good_cbor_that_is_no_envelope_is_said_to_be_none():
+    assert refusal(sever, b"\xd8\x6b\xa2" + b"\x02\x19\x01\x02" + MANIFEST) == ENVELOPE
+    assert refusal(sever, b"\xd8\x6b\xa2" + b"\x41\x02\x41x" + MANIFEST) == ENVELOPE
+    assert refusal(sever, b"\xd8\x6b\x82" + WRAPPER[1:] + MANIFEST[1:]) == ENVELOPE
+    assert refusal(sever, BARE[2:]) == ENVELOPE
+    assert refusal(sever, b"\x00") == ENVELOPE
 
 
 def test_reads_the_version_that_a_key_set_claims():
