@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -190,3 +192,32 @@ def test_agent_and_functions_leave_the_application_half_of_a_heap_of_100_kb(prod
     powercut.settle(world)
     line = consoles(site.run(world, "with True")).partition("free ")[2]
     assert int(line.split()[0]) > 50_000, line
+
+
+def test_the_first_network_of_a_device_is_taken_while_its_radio_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`esp_wifi_disconnect` refuses before the radio was switched on (ports/esp32/network_wlan.c); orders that come by
+    serial line or card may be there earlier."""
+    from sekisho import duties
+
+    class Station:
+        on = False
+        left = 0
+
+        def active(self) -> bool:
+            return self.on
+
+        def disconnect(self) -> None:
+            if not self.on:
+                raise OSError("Wifi Not Started")
+            self.left += 1
+
+    station = Station()
+    monkeypatch.setitem(sys.modules, "network", SimpleNamespace(STA_IF=0, WLAN=lambda _: station))
+    options = {"server": "", "protocol": "static", "controller": "", "tenant": "", "poll": 60, "ca": None}
+    monkeypatch.setattr(duties.settings, "load", lambda: {**options, "wifi": [["home", "12345678"]]})
+    agent = SimpleNamespace(options={**options, "wifi": []}, networks=[], again=lambda: None)
+    duties.Duties.reload(SimpleNamespace(restart=False), agent)  # type: ignore[arg-type]
+    assert agent.networks == [["home", "12345678"]]
+    station.on, agent.networks = True, []
+    duties.Duties.reload(SimpleNamespace(restart=False), agent)  # type: ignore[arg-type]
+    assert station.left == 1

@@ -93,7 +93,8 @@ class Agent:
         self._tags: dict = {}  # file of the server -> ETag of the copy that has been dealt with
         self.offered = b""  # manifest digest of the release that is wanted of people, or was last
         self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
-        self._since = time.ticks_ms()  # start, or the last failure of a release
+        self._since = time.ticks_ms()  # start, the last failure of a release, or when `_passed` was brought up to date
+        self._passed = 0  # s from the first two of these to the last, MAX_RETRY at most
         self._counted, self._first = self._since, True  # see `_delayed`
         self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
         self._packed: dict = {}  # component -> form of its payload, see `payload`
@@ -243,13 +244,21 @@ class Agent:
             return
         tries = dict(status["retries"]).get(plan.digest, 0)
         if tries:
-            left = doubling(FIRST_RETRY, tries, MAX_RETRY) - time.ticks_diff(time.ticks_ms(), self._since) // 1000
+            left = doubling(FIRST_RETRY, tries, MAX_RETRY) - self._quiet()
             if left > 0:
                 raise http.Failed(RETRY_LATER, "release %d failed before" % plan.sequence, min(left, self.every))
 
+    def _quiet(self) -> int:
+        """Seconds since the start or the last failure of a release, MAX_RETRY at most. Asked at every look: the chip's
+        ticks come round after 12 days, and after 6 the difference of two is negative."""
+        passed = time.ticks_diff(time.ticks_ms(), self._since) // 1000
+        self._passed = MAX_RETRY if passed < 0 else min(self._passed + passed, MAX_RETRY)
+        self._since = time.ticks_ms()
+        return self._passed
+
     def _drop(self, code: int) -> None:
         """Ends the update in progress, if the engine has not done so already."""
-        self._since = time.ticks_ms()
+        self._since, self._passed = time.ticks_ms(), 0
         self._remember("")
         if self.engine.status()["phase"] == FETCHING:
             self.engine.abort(code)
@@ -486,6 +495,7 @@ class Agent:
         return pause
 
     async def _look(self) -> int:
+        self._quiet()
         try:
             if self.card:
                 await self.card.visit()

@@ -161,7 +161,8 @@ class Door:
 
     def active(self) -> bool:
         """Whether somebody is bringing a release right now."""
-        return self._plan is not None and time.ticks_diff(time.ticks_ms(), self._touched) < QUIET
+        # Negative once more than six days have passed, half of the time after which the chip's ticks come round.
+        return self._plan is not None and 0 <= time.ticks_diff(time.ticks_ms(), self._touched) < QUIET
 
     # -- inside ------------------------------------------------------------------------------------------
 

@@ -176,7 +176,9 @@ class Duties:
         if changed and agent.networks:
             import network
 
-            network.WLAN(network.STA_IF).disconnect()  # else the old network would seem to prove the new settings
+            station = network.WLAN(network.STA_IF)
+            if station.active():  # the driver refuses otherwise: these may be the device's first settings
+                station.disconnect()  # else the old network would seem to prove the new ones
 
     async def looked(self, agent, code: int, detail: str = "") -> bool:
         """After each look at the server, with its result (0: staged). True when a restart is due."""

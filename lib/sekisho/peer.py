@@ -86,6 +86,12 @@ def unpack(key: bytes, data):
     return None if wrong else (data[4], bytes(data[5:13]), bytes(data[13:21]), bytes(data[21:37]), bytes(data[37:53]))
 
 
+def _older(ticks, seconds: int) -> bool:
+    """Whether *ticks* lie more than so many seconds back. The chip's come round after 12 days, so that the difference
+    is negative where nobody asked for more than 6."""
+    return not 0 <= time.ticks_diff(time.ticks_ms(), ticks) <= seconds * 1000
+
+
 class Group:
     """This device (*me*: its id, 16 bytes) among its peers. busy(): must not be left alone now.
 
@@ -113,7 +119,7 @@ class Group:
 
     def promised(self) -> bytes:
         """The peer that may be restarting now, or nothing."""
-        if self._promised and time.ticks_diff(time.ticks_ms(), self._since) > LEASE * 1000:
+        if self._promised and _older(self._since, LEASE):
             self._promised = b""
         return self._promised
 
@@ -152,7 +158,7 @@ class Group:
                 self._heard[mine] = (name, wanted, kind, yours)
 
     def _draw(self, anew: bool = False) -> bytes:
-        if anew or time.ticks_diff(time.ticks_ms(), self._drew) > FRESH * 1000:
+        if anew or _older(self._drew, FRESH):
             self._drawn, self._drew = urandom(8), time.ticks_ms()
         return self._drawn
 

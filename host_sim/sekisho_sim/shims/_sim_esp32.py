@@ -26,6 +26,13 @@ def _fail(code, name):
     raise OSError(-code, name)
 
 
+def _int(value):
+    """As `mp_obj_get_int`: no floats."""
+    if not isinstance(value, (int, bool)):
+        raise TypeError("can't convert %s to int" % type(value).__name__)
+    return value
+
+
 def _records():
     for i in range(port.get(TABLE_COUNT)):
         yield struct.unpack("<HBBII16sI", port.peek(TABLE + 32 * i, 32))
@@ -38,13 +45,22 @@ def _at(address):
     return None
 
 
+class _Record:
+    def __init__(self, fields):
+        self.fields = fields
+
+
 class Partition:
     BOOT = 0
     RUNNING = 1
     TYPE_APP = 0
     TYPE_DATA = 1
 
-    def __init__(self, id, block_size=4096):
+    def __init__(self, *args):
+        if not 1 <= len(args) <= 2:
+            raise TypeError
+        id, block_size = args if len(args) == 2 else (args[0], 4096)
+        _int(block_size)
         record = None
         if isinstance(id, int):
             if id == 0:
@@ -59,8 +75,8 @@ class Partition:
                 for r in _records():
                     if record is None and r[1] == kind and r[5].rstrip(b"\0") == label:
                         record = r
-        elif isinstance(id, tuple):  # only this module passes one
-            record = id
+        elif isinstance(id, _Record):  # only this module passes one
+            record = id.fields
         else:
             raise TypeError("can't convert %s to str" % type(id).__name__)
         if record is None:
@@ -79,7 +95,7 @@ class Partition:
                 and (subtype == 0xFF or r[2] == subtype)
                 and (label is None or r[5].rstrip(b"\0") == label.encode())
             ):
-                found.append(Partition(r, block_size))
+                found.append(Partition(_Record(r), block_size))
         return found
 
     def __repr__(self):
@@ -116,18 +132,20 @@ class Partition:
         for at in range(off, off + length, 4096):
             erase(self._address + at)
 
-    def readblocks(self, n, buf, off=0):
-        at = (n * self._block + off) & 0xFFFFFFFF
+    # No keywords here, as in C: MicroPython takes those arguments by position only.
+    def readblocks(self, n, buf, *off):
+        at = (_int(n) * self._block + (_int(*off) if off else 0)) & 0xFFFFFFFF
         view = memoryview(buf)
+        view[:0] = b""  # TypeError for a read-only one, before anything else is looked at
         self._span(at, len(view))
         port.load(self._address + at, view)
 
-    def writeblocks(self, n, buf, off=None):
+    def writeblocks(self, n, buf, *off):
         view = memoryview(buf)
-        if off is not None:
-            self._write((n * self._block + off) & 0xFFFFFFFF, view)
+        if off:
+            self._write((_int(n) * self._block + _int(*off)) & 0xFFFFFFFF, view)
             return
-        at = n * self._block & 0xFFFFFFFF
+        at = _int(n) * self._block & 0xFFFFFFFF
         if self._cache is None:
             self._erase(at, len(view))
             self._write(at, view)
@@ -145,6 +163,7 @@ class Partition:
             done += k
 
     def ioctl(self, op, arg):
+        op = _int(op)
         if op in (1, 2, 3):
             return 0
         if op == 4:
@@ -154,7 +173,7 @@ class Partition:
         if op == 6:
             if self._block != 4096:
                 return -22
-            self._erase(arg * 4096 & 0xFFFFFFFF, 4096)
+            self._erase(_int(arg) * 4096 & 0xFFFFFFFF, 4096)
             return 0
         return None
 
@@ -162,7 +181,10 @@ class Partition:
         call(RPC_SET_BOOT, struct.pack("<I", self._address))
 
     def get_next_update(self):
-        return Partition(_at(struct.unpack("<I", call(RPC_NEXT_UPDATE, struct.pack("<I", self._address)))[0]))
+        record = _at(struct.unpack("<I", call(RPC_NEXT_UPDATE, struct.pack("<I", self._address)))[0])
+        if record is None:
+            raise OSError(2)
+        return Partition(_Record(record))
 
     @staticmethod
     def mark_app_valid_cancel_rollback():
@@ -179,6 +201,7 @@ class NVS:
         return call(RPC_NVS, verb + b"\0" + self._handle + b"\0" + key.encode() + b"\0" + data)
 
     def set_i32(self, key, value):
+        value = _int(value)
         if not -0x80000000 <= value <= 0x7FFFFFFF:
             raise OverflowError("overflow converting long int to machine word")
         self._call(b"set_i32", key, struct.pack("<i", value))
@@ -187,9 +210,10 @@ class NVS:
         return struct.unpack("<i", self._call(b"get_i32", key))[0]
 
     def set_blob(self, key, value):
-        self._call(b"set_blob", key, bytes(value))
+        self._call(b"set_blob", key, bytes(memoryview(value)))
 
     def get_blob(self, key, buf):
+        memoryview(buf)[:0] = b""
         blob = self._call(b"get_blob", key)
         if len(blob) > len(buf):
             _fail(0x110C, "ESP_ERR_NVS_INVALID_LENGTH")

@@ -3,7 +3,7 @@
 import struct
 import time as _time
 
-from _sim_dev import call, die, port
+from _sim_dev import call, die, panic, port
 from _sim_layout import (
     CAUSE,
     FED,
@@ -47,13 +47,13 @@ def soft_reset():
     raise SystemExit
 
 
-def deepsleep(time_ms=0):
-    die(STOP_DEEPSLEEP, time_ms)
+def deepsleep(*time_ms):
+    die(STOP_DEEPSLEEP, *time_ms)
 
 
-def lightsleep(time_ms=0):
+def lightsleep(*time_ms):
     if time_ms:
-        _time.sleep_ms(time_ms)
+        _time.sleep_ms(*time_ms)
 
 
 sleep = lightsleep
@@ -96,7 +96,11 @@ def enable_irq(state):
 class WDT:
     def __init__(self, id=0, timeout=5000):
         if id != 0:
-            raise ValueError("WDT")
+            raise ValueError
+        if not isinstance(timeout, int):
+            raise TypeError("can't convert %s to int" % type(timeout).__name__)
+        if timeout > 0x7FFFFFFF:
+            raise OverflowError("overflow converting long int to machine word")
         if timeout <= 0:
             raise ValueError("WDT timeout too short")
         self.feed()
@@ -110,7 +114,7 @@ class RTC:
     def memory(self, data=None):
         if data is None:
             return port.peek(_RTC, port.get(RTC_LENGTH))
-        data = bytes(data)
+        data = memoryview(data)
         if len(data) > 2048:
             raise ValueError("buffer too long")
         port.poke(_RTC, data)
@@ -125,22 +129,33 @@ class RTC:
         _time._set(_time.mktime((y, mo, d, h, mi, s, 0, 0)) * 1000000 + us)
         return None
 
-    init = datetime
+    def init(self, when):  # the same numbers in another order (ports/esp32/machine_rtc.c)
+        y, mo, d, h, mi, s, _, us = when
+        self.datetime((y, mo, d, 0, h, mi, s, us))
 
 
 _REVISION = {0x3FF6607C: 1 << 31, 0x60007058: 3 << 24, 0x60008858: 3 << 24, 0x600B0850: 3 << 22}  # ESP32, S3, C3, C6
 
 
+def _check(address):
+    if address & 3:
+        raise ValueError("address %08x is not aligned to 4 bytes" % address)
+    if not (0x3FF00000 <= address < 0x3FF80000 or 0x60000000 <= address < 0x60100000):
+        panic("LoadStoreError at 0x%08x" % address)  # nothing answers there
+
+
 class _Registers:
     """32-bit registers: the eFuse controller of the ESP32 is modelled, and what tells a chip's revision (3.0, as the
-    bootloader model has it); others read 0 and ignore writes."""
+    bootloader model has it); other peripherals read 0 and ignore writes."""
 
     def __getitem__(self, address):
+        _check(address)
         if 0x3FF5A000 <= address < 0x3FF5A120:
             return struct.unpack("<I", call(RPC_EFUSE_READ, struct.pack("<I", address)))[0]
         return _REVISION.get(address, 0)
 
     def __setitem__(self, address, value):
+        _check(address)
         if 0x3FF5A000 <= address < 0x3FF5A120:
             call(RPC_EFUSE_WRITE, struct.pack("<II", address, value & 0xFFFFFFFF))
 

@@ -23,7 +23,12 @@ STAT_HANDSHAKE_TIMEOUT = 204
 _hostname = "mpy-esp32"
 _active = [False, False]
 _joined = None  # (ssid, key, ticks)
-_config = {"reconnects": -1, "pm": 1}
+_config = {"reconnects": -1, "pm": 1, "txpower": 20.0, "protocol": 7, "channel": 1, "hidden": False, "max_clients": 4}
+_config["security"], _config["ap"] = 0, "ESP_334455"
+# What network_wlan_config of ports/esp32/network_wlan.c knows: only of the access point, only of the station, of both.
+_OF_AP = ("ssid", "essid", "hidden", "security", "authmode", "key", "password", "max_clients")
+_OF_STATION = ("reconnects",)
+_OF_BOTH = ("mac", "channel", "hostname", "dhcp_hostname", "txpower", "protocol", "pm")
 
 
 def _strings():
@@ -82,13 +87,14 @@ class WLAN:
     IF_STA = 0
     IF_AP = 1
     SEC_OPEN = 0
+    SEC_WPA2 = 3
     PM_NONE = 0
     PM_PERFORMANCE = 1
     PM_POWERSAVE = 2
 
     def __init__(self, interface=0):
         if interface not in (0, 1):
-            raise ValueError
+            raise ValueError("invalid WLAN interface identifier")
         self._if = interface
 
     def active(self, on=None):
@@ -100,8 +106,14 @@ class WLAN:
             _joined = None
         return _active[self._if]
 
-    def connect(self, ssid=None, key=None, *, bssid=None):
+    def connect(self, *network, bssid=None):
         global _joined
+        ssid = network[0] if network else None
+        key = network[1] if len(network) > 1 else None
+        if len(network) > 2 or not all(one is None or isinstance(one, (str, bytes)) for one in (ssid, key, bssid)):
+            raise TypeError
+        if bssid is not None and len(bssid) != 6:
+            raise ValueError
         if not _active[0]:
             raise OSError("Wifi Not Started")
         _joined = (ssid, key or "", _time.ticks_ms())
@@ -115,16 +127,26 @@ class WLAN:
     def isconnected(self):
         return self._if == 0 and _status() == STAT_GOT_IP
 
-    def status(self, what=None):
-        if what == "rssi":
+    def status(self, *what):
+        if not what:
+            return _status() if self._if == 0 else None
+        if what[0] == "rssi":
+            self._require(0)
+            if _status() != STAT_GOT_IP:
+                raise OSError("Wifi Not Connected")
             return -60
-        if what is not None:
-            raise ValueError("unknown status param")
-        return _status()
+        if what[0] == "stations":
+            self._require(1)
+            return []
+        raise ValueError("unknown status param")
+
+    def _require(self, interface):
+        if self._if != interface:
+            raise OSError("AP required" if interface else "STA required")
 
     def scan(self):
         if not _active[0]:
-            raise OSError("Wifi Not Started")
+            raise OSError("STA must be active")
         if not port.peek(NET, 1)[0]:
             return []
         return [(_strings()[0].encode(), b"\x02\0\0\0\0\1", 6, -60, 3, False)]
@@ -137,20 +159,53 @@ class WLAN:
     def ipconfig(self, what=None, **options):
         if what == "addr4":
             return self.ifconfig()[:2]
-        return None
+        if what is None and not options:
+            raise TypeError("function takes exactly one argument or at least one keyword")
+        raise ValueError("unexpected key")
 
-    def config(self, what=None, **options):
-        if what is None:
-            _config.update(options)
+    def config(self, *what, **options):
+        if what and options:
+            raise TypeError("either pos or kw args are allowed")
+        for name, value in options.items():
+            self._set(name, value)
+        if options:
+            if not _active[self._if]:
+                raise OSError("Wifi Invalid Mode")
+            if self._if and _config["security"] and len(_config.get("key", "")) < 8:
+                raise OSError("Wifi Invalid Password")
             return None
-        if what == "mac":
+        if len(what) != 1:
+            raise TypeError("can query only one param")
+        return self._get(what[0])
+
+    def _set(self, name, value):
+        if name in _OF_AP:
+            self._require(1)
+        elif name in _OF_STATION:
+            self._require(0)
+        elif name not in _OF_BOTH:
+            raise ValueError("unknown config param")
+        if name in ("hostname", "dhcp_hostname"):
+            hostname(value)
+        else:
+            names = {"essid": "ap", "ssid": "ap", "authmode": "security", "password": "key"}
+            _config[names.get(name, name)] = value
+
+    def _get(self, name):
+        if name == "mac":
             from _sim_layout import MAC
 
             return port.peek(MAC, 6)
-        if what in ("ssid", "essid"):
-            return _joined[0] if _joined else ""
-        if what in ("hostname", "dhcp_hostname"):
+        if name in ("ssid", "essid"):
+            return _config["ap"] if self._if else _joined[0] if _joined else ""
+        if name in ("hidden", "security", "authmode"):
+            self._require(1)
+            return _config["hidden" if name == "hidden" else "security"]
+        if name in ("hostname", "dhcp_hostname"):
+            self._require(0)
             return _hostname
-        if what in _config:
-            return _config[what]
+        if name == "reconnects":
+            self._require(0)
+        if name in ("channel", "max_clients", "reconnects", "txpower", "protocol", "pm"):
+            return _config[name]
         raise ValueError("unknown config param")

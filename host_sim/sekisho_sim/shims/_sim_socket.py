@@ -1,7 +1,17 @@
 """`socket`: real sockets, on loopback, and only while the station has an address."""
 
 import socket as _s
-from socket import *  # noqa: F403
+from socket import (  # noqa: F401  (ports/esp32/modsocket.c has these, and not what the desk's has beyond them)
+    AF_INET,
+    AF_INET6,
+    SO_BROADCAST,
+    SO_REUSEADDR,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
 
 from network import _resolve
 

@@ -26,6 +26,7 @@ from _sim_layout import (
 
 _MOUNT = "/.frozen"
 _HIDDEN = ("argparse", "ffi", "termios", "uasyncio", "jni", "btree", "platform")
+_OFFICIAL = ("ssl", "mip", "requests", "ntptime")  # frozen into official firmware, not into ours (firmware/manifest.py)
 _SHIMS = ("sys", "vfs", "os", "time", "esp32", "machine", "network", "socket", "ntptime", "cryptolib")
 
 _import = builtins.__import__
@@ -36,6 +37,7 @@ _room = {}  # path of a frozen module -> list as large as loading it will be
 _tops = set()  # first parts of the names of frozen modules
 _tree = None  # file system with the personality's .mpy files
 _measured = None  # path -> bytes, during a calibration
+_ours = False  # firmware of our own manifest, not official
 
 
 def _restore():
@@ -108,7 +110,7 @@ def _hook(name, *rest):
     top = name.split(".", 1)[0]
     if top in _modules or (len(rest) == 4 and rest[3]):
         return _import(name, *rest)
-    if top in _HIDDEN:
+    if top in _HIDDEN or (_ours and top in _OFFICIAL):
         raise ImportError("no module named '%s'" % name)
     if top in _tops and ".frozen" in _path:
         at = _path.index(".frozen")
@@ -145,13 +147,16 @@ def _run(name):
 
 
 def _stage(script):
-    """One step of the start-up order. An exception is printed and the next step follows."""
+    """One step of the start-up order (ports/esp32/main.c, shared/runtime/pyexec.c); False if an exception ended it."""
     try:
         script()
+        return True
     except SystemExit:
-        _sim_dev.die(STOP_SOFT_RESET)
+        if script is not _boot:  # nobody looks at what came of _boot.py
+            _sim_dev.die(STOP_SOFT_RESET)
     except BaseException as e:
         sys.print_exception(e)
+    return False
 
 
 def _exists(path):
@@ -167,6 +172,10 @@ def _script(name):
             builtins.execfile(name + ".py", {"__name__": "__main__"})
 
     return run
+
+
+def _boot():
+    _run("_boot")
 
 
 def _stock_boot():
@@ -195,7 +204,7 @@ def _stock_boot():
 
 def go(base, port, addresses, rpc, tree, flash, board, stock, calibrate, warm):
     """Never returns. *base* is the heap in use before this module was loaded."""
-    global _tree, _measured, _os
+    global _tree, _measured, _os, _ours
     try:
         root = _vfs.VfsPosix("/")
         port.attach(*addresses, root, flash, board)
@@ -230,9 +239,10 @@ def go(base, port, addresses, rpc, tree, flash, board, stock, calibrate, warm):
     except BaseException as e:
         sys.print_exception(e)
         _sim_dev.die(STOP_BROKEN)
-    _stage(_stock_boot if stock else lambda: _run("_boot"))
-    _stage(_script("boot"))
-    _stage(_script("main"))
+    _ours = not stock
+    _stage(_stock_boot if stock else _boot)
+    if _stage(_script("boot")):
+        _stage(_script("main"))
     _sim_dev.die(STOP_IDLE)
 
 

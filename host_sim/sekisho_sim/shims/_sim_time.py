@@ -29,6 +29,12 @@ def _set(us):
     port.put64(START, _t.ticks_us())
 
 
+def _whole(n):
+    if not isinstance(n, int):  # mp_obj_get_int
+        raise TypeError("can't convert %s to int" % type(n).__name__)
+    return n
+
+
 def time():
     return _now() // 1000000
 
@@ -58,20 +64,23 @@ if _speed != 1:  # asyncio's C part reads the host's ticks, so they are left alo
 
     ticks_cpu = ticks_us
 
-    def ticks_add(ticks, delta):
-        return ticks + delta & _mask
-
     def ticks_diff(a, b):
         return ((a - b + (1 << 29)) & _mask) - (1 << 29)
 
 
+def ticks_add(ticks, delta):
+    if not -(1 << 29) < _whole(delta) < 1 << 29:  # so do sleeps of asyncio that are longer than six days
+        raise OverflowError("ticks interval overflow")
+    return ticks + delta & _mask if _speed != 1 else _t.ticks_add(ticks, delta)
+
+
 def sleep_us(us):
-    if us > 0:
-        _t.sleep_us(int(us) // _speed)
+    if _whole(us) > 0:
+        _t.sleep_us(us // _speed)
 
 
 def sleep_ms(ms):
-    sleep_us(ms * 1000)
+    sleep_us(_whole(ms) * 1000)
 
 
 def sleep(s):
