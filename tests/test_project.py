@@ -91,6 +91,37 @@ def test_ci_runs_what_the_readme_says() -> None:
     assert "$ make test" in (REPO / "README.md").read_text()
 
 
+@pytest.mark.requirement("ORG07", "UPC09")
+def test_ci_analyses_all_code_and_leaves_nothing_out_of_the_strict_rules() -> None:
+    """Types of desk and device code, security rules of ruff (bandit's), tests with every fuzz finding, power cuts."""
+    ran = {line.split()[1] for line in (REPO / ".ci" / "run").read_text().splitlines() if line.startswith("make ")}
+    assert {"lint", "test", "powercut-check", "bench-check"} <= ran
+    makefile = (REPO / "Makefile").read_text()
+    assert re.search(r"^lint:.*\n(\t.*\n)*\t\$\(BIN\)/ruff check", makefile, re.MULTILINE)
+    assert re.search(r"^lint:.*\n(\t.*\n)*.*typecheck", makefile, re.MULTILINE)
+    assert {"S", "B", "F"} <= set(PYPROJECT["tool"]["ruff"]["lint"]["select"])
+    assert PYPROJECT["tool"]["mypy"]["strict"] is True
+    assert "tools/sekisho_tools" in PYPROJECT["tool"]["mypy"]["files"]
+    device = (REPO / "scripts" / "typecheck_device.py").read_text()
+    assert "boot" in device
+    assert "lib" in device
+
+
+@pytest.mark.requirement("ORG07")
+def test_every_module_of_the_engine_that_reads_bytes_from_outside_has_a_fuzz_target() -> None:
+    source = (REPO / "tests" / "fuzz" / "targets.py").read_text()
+    fuzzed = set(re.findall(r"from sekisho_boot import (\w+)", source)) | set(
+        re.findall(r"from sekisho_boot\.(\w+) import", source)
+    )
+    nothing_read = {
+        *("__init__", "flash", "port", "reasons"),  # hardware and names
+        *("ed25519", "ed25519_native", "ed25519_table", "sha512", "sha512_native"),  # fixed sizes; vectors instead
+    }
+    modules = {path.stem for path in (REPO / "boot" / "sekisho_boot").glob("*.py")}
+    assert nothing_read <= modules
+    assert modules - nothing_read <= fuzzed
+
+
 @pytest.mark.requirement("ORG01")
 def test_the_security_policy_names_this_version() -> None:
     minor = ".".join(PYPROJECT["project"]["version"].split(".")[:2])

@@ -147,7 +147,7 @@ def test_a_locked_device_a_lost_record_and_a_lost_log_are_told(device: Device, m
         assert words in wrong
 
 
-@pytest.mark.requirement("STS11", "UPE17")
+@pytest.mark.requirement("STS11", "UPE15", "UPE17")
 def test_a_production_device_tells_open_interfaces_and_missing_hardware(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

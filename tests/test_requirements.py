@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from requirements_plugin import load_guideline
+from sekisho_tools import device_code
 
 pytest_plugins = ["pytester"]
 
@@ -56,6 +57,16 @@ def test_unticked_rows_stay_visible(script: ModuleType) -> None:
     assert len(rows) == 77
     assert [name for tick, name in rows if tick == "✔"] == ["UPE01"]
     assert "1 of 77" in page
+
+
+def test_the_record_says_for_which_commit_and_engine_it_is(script: ModuleType) -> None:
+    seen = {"UPE01": {"tests/test_a.py::test_b": "passed"}}
+    clean = script.record(seen, "c0ffee", "")
+    assert (clean["commit"], clean["changed"], clean["requirements"]) == ("c0ffee", False, seen)
+    assert clean["boot"] == device_code.boot_digest()
+    assert script.record(seen, "c0ffee", " M boot/x.py")["changed"]
+    unknown = script.record(seen, None, None)  # no git here: nobody can say that nothing was changed
+    assert (unknown["commit"], unknown["changed"]) == ("unknown", True)
 
 
 def test_the_written_page_has_every_requirement(repo: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from helpers import factory, images, keys
 from helpers.cli import Runner
 from sekisho_tools import config, flashimage, imagefile, layout, release, release_check, secure_boot
+from sekisho_tools import factory as check
 from sekisho_tools.errors import ToolError
 from sekisho_tools.imagefile import CHIPS
 
@@ -32,7 +33,6 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.requirement("UPE15")
 def test_the_signature_belongs_to_the_app(signed: dict[str, bytes]) -> None:
     app = imagefile.parse(signed["app"] + b"what follows")
     assert app.data == signed["app"]
@@ -145,6 +145,26 @@ def test_where_secure_boot_is_planned_bootloader_and_app_must_be_signed_with_its
     refused = run(f"factory flash unsigned.bin --port /dev/null --secure-boot-key {foundry / key}")
     assert refused.err.count("error[SECURE_BOOT]") == 2
     assert "nothing was written" in refused.err
+
+
+@pytest.mark.requirement("UPE15")
+def test_an_engine_that_secure_boot_does_not_cover_is_told(foundry: Path) -> None:
+    """Official firmware, signed like the bootloader: both start, and whoever writes vfs replaces the engine."""
+    stock = factory.build(
+        keys.make_keyset(),
+        firmware=imagefile.parse((foundry / "app.signed").read_bytes()).data,
+        mode=flashimage.STOCK,
+    )
+    loader = (foundry / "bootloader.signed").read_bytes().ljust(0x7000, b"\xff")
+    data = stock[:0x1000] + loader + stock[0x8000:]
+
+    def findings(key: Path | None) -> list[str]:
+        wanted = check.Wanted(environment="development", secure_boot=key)
+        return [one.sentence for one in check.check(data, wanted).findings if one.code == "SECURE_BOOT"]
+
+    assert findings(None) == []
+    (told,) = findings(foundry / "k.pem")
+    assert told.startswith("The engine lies on the partition vfs, which secure boot does not verify")
 
 
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", b"rsa2048"])

@@ -180,6 +180,9 @@ class _Look:
     def _engine(self) -> None:
         if f"vfs:/{flashimage.PACK}" in self.files:
             self.found.mode = flashimage.STOCK
+            if self.wanted.secure_boot is not None:
+                words = "lies on the partition vfs, which secure boot does not verify; freeze it into the firmware"
+                self.refuse(secure_boot.CODE, f"The engine {words} (docs/efuses.md).")
         elif self.app and ENGINE_MARK in self.app.data:
             self.found.mode = flashimage.FROZEN
         else:
