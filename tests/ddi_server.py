@@ -100,6 +100,8 @@ class DdiServer(BadServer):
         artifacts += [self.artifact(f"keyset-{n}.cose") for n in range(2, self.keys + 1)]
         if self.order == "no-release":
             del artifacts[0]
+        elif self.order == "key-sets":
+            del artifacts[:2]
         elif self.order == "two-releases":
             artifacts.append(self.artifact("other.suit"))
         elif self.order == "no-payload":

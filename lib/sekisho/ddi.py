@@ -178,6 +178,7 @@ class Agent(agent.Agent):
         self.obeyed = ""  # link of the operator order that has been dealt with
         self.takes = True  # until the server says that it takes none
         self._keysets: list = []  # their links that have been dealt with
+        self._stuck = 0  # why a key set of this action was refused
         try:
             kept = json.loads(store.load(KEPT) or b"{}")
             if isinstance(kept, dict):
@@ -444,8 +445,10 @@ class Agent(agent.Agent):
         return str(number)
 
     async def _release(self):
-        """The engine's plan for the one release among the files."""
+        """The engine's plan for the one release among the files; an action may bring key sets alone."""
         found = [file for file in self._files if file.endswith(".suit")]
+        if not found and any([_key_set(file) for file in self._files]):
+            raise http.Failed(self._stuck or NOTHING, "key set %d" % self.engine.status()["keyset"])
         if len(found) != 1:
             raise http.Failed(NOTHING, "%d releases in one action" % len(found), 0, _NOT_OURS)
         envelope = await self._download(self._files[found[0]], MAX_DOWNLOAD)
@@ -459,8 +462,9 @@ class Agent(agent.Agent):
     async def _key_sets(self) -> None:
         """Hands the engine the key sets among the files that are newer than its own, in their order."""
         links = []
+        self._stuck = 0
         for file, href in self._files.items():
-            if file.startswith("keyset") and file.endswith(".cose") and href not in self._keysets:
+            if _key_set(file) and href not in self._keysets:
                 digits = file[6:-5].lstrip("-_")
                 links.append((int(digits) if digits.isdigit() and len(digits) < 9 else 1 << 29, href))
         for number, href in sorted(links):
@@ -477,6 +481,7 @@ class Agent(agent.Agent):
                 if refused.code in (NETWORK, RETRY_LATER):
                     raise
                 self._refused_key_set(refused.code)
+                self._stuck = refused.code
                 continue  # and asked for again
             self._keysets = self._keysets[-MAX_FILES:]
             self._keysets.append(href)
@@ -607,6 +612,10 @@ class Agent(agent.Agent):
             await self._call("GET", self._root)
         finally:
             self._line.close()
+
+
+def _key_set(file: str) -> bool:
+    return file.startswith("keyset") and file.endswith(".cose")
 
 
 def _status(execution: str, finished: str, code: int, text: str, quarters: int = 0) -> dict:

@@ -78,7 +78,7 @@ class Engine:
         self.pair, self.last = (255, 1, 0), (0, bytes(32), 0)
         self.retries = []
         self.trial = False
-        self.refuse = self.refuse_bytes = 0
+        self.refuse = self.refuse_bytes = self.refuse_keyset = 0
         self.step = progress
 
     def room(self):
@@ -103,6 +103,8 @@ class Engine:
         return 1_700_000_000
 
     def accept_keyset(self, document):
+        if self.refuse_keyset:
+            raise Refused(self.refuse_keyset)
         if document[8] != self.keyset + 1:
             raise Refused(KEYSET_VERSION)
         self.keyset += 1

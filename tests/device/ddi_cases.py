@@ -4,7 +4,7 @@ import gc
 
 from sekisho import ddi, http, settings, store
 from sekisho_boot.ledger import IDLE, READY
-from sekisho_boot.reasons import CLASS, EXPIRED_KEYSET, HEALTH, IMAGE_FORMAT, Refused, name
+from sekisho_boot.reasons import BUSY, CLASS, EXPIRED_KEYSET, HEALTH, IMAGE_FORMAT, SIGNATURE, Refused, name
 
 from .agent_cases import CLASS_ID, Engine, settings_of
 from .http_cases import be_patient
@@ -130,6 +130,18 @@ async def deployments(base: str) -> None:
         print("sum", value[:5], "=", await look(device(base)))
     await start(base, kind="deployment", keys=4)
     print("with key sets =", await look(device(base)))
+    for label, have in (("key sets alone", 1), ("key sets that it has", 4)):
+        await start(base, kind="deployment", keys=4, order="key-sets")
+        agent = device(base)
+        agent.engine.keyset = have
+        print(label, "=", await look(agent))
+    for code in (SIGNATURE, BUSY):
+        await start(base, kind="deployment", keys=2, order="key-sets")
+        agent = device(base)
+        agent.engine.refuse_keyset = code
+        print("key set alone, refused,", name(code), "=", await look(agent))
+        agent.engine.refuse_keyset = 0
+        print("and then not,", name(code), "=", await look(agent))
     await start(base, kind="deployment", release="running")
     print("runs already =", await look(device(base)))
     for code in (CLASS, EXPIRED_KEYSET):
@@ -314,6 +326,11 @@ async def cancelling(base: str) -> None:
 async def confirming(base: str) -> None:
     await start(base, kind="confirmation")
     print("confirmed by itself =", await look(device(base)))
+    for code in (0, SIGNATURE):
+        await start(base, kind="confirmation", keys=2, order="key-sets")
+        agent = device(base, update_start="user")
+        agent.engine.refuse_keyset = code
+        print("confirms key sets,", code, "=", await look(agent))
     await start(base, kind="confirmation")
     agent = device(base, update_start="user")
     print("user not asked =", await look(agent))
