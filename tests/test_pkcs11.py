@@ -126,10 +126,27 @@ def test_a_wrong_pin_is_told_and_never_retried(run: Runner) -> None:
         asked.append(prompt)
         return "00000000"
 
-    with pytest.raises(ToolError, match=r"PIN.*few are left"):
+    with pytest.raises(ToolError, match=r"tried once only; wrong PINs since the last right one: at least 1"):
         keys.open_signer(ROOT, keys.Passphrases(ask=ask))
     assert len(asked) == 1
-    assert keys.open_signer(ROOT, keys.Passphrases(ask=lambda _: PIN))  # a right one resets the count
+
+    def ask_again(prompt: str) -> str:
+        asked.append(prompt)
+        return PIN
+
+    assert keys.open_signer(ROOT, keys.Passphrases(ask=ask_again))
+    pkcs11_keys.close()
+    assert keys.open_signer(ROOT, keys.Passphrases(ask=ask_again))
+    told = ["a wrong one was entered before" in prompt for prompt in asked]
+    assert told == [False, True, False], "whoever enters the next one is told first; a right one resets the count"
+
+
+@pytest.mark.requirement("ORG08")
+@pytest.mark.parametrize(
+    ("flags", "words"), [(0, "nothing"), (0x1_0000, "at least 1"), (0x3_0000, "ONE try"), (0x7_0000, "locked now")]
+)
+def test_what_a_token_tells_of_its_count_is_told(flags: int, words: str) -> None:
+    assert words in pkcs11_keys._tries(flags)
 
 
 def test_the_last_pin_try_is_never_spent(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +248,7 @@ def test_a_wrong_pin_signs_no_release_and_is_not_tried_again(drafted: Runner, mo
     tried = []
     wrong = sign(drafted, "00000000")
     assert wrong.error == "PIN"
-    assert "few are left" in wrong.err, "what the token says of the tries that are left"
+    assert "at least 1" in wrong.err, "what the token says of the tries that are left"
     assert nothing_happened()
     with monkeypatch.context() as patch:
         patch.setattr(keys.Passphrases, "get", lambda self, what: tried.append(what) or b"11111111")

@@ -103,12 +103,15 @@ def _login(uri: TokenUri, passphrases: Passphrases) -> Any:
         raise ToolError(
             "PIN_FINAL_TRY", f"The token {uri.token!r} has one PIN try left; spend it with the vendor's tool, not here."
         )
-    pin = passphrases.get(f"token {uri.token} (PIN)").decode(errors="replace")
+    before = "; a wrong one was entered before" if token.flags & _PIN_COUNT_LOW else ""
+    pin = passphrases.get(f"token {uri.token} (PIN{before})").decode(errors="replace")
     try:
         session = token.open(rw=True, user_pin=pin)
     except (pkcs11.exceptions.PinIncorrect, pkcs11.exceptions.PinLenRange, pkcs11.exceptions.PinInvalid) as error:
         left = _tries(_token(uri).flags)
-        raise ToolError("PIN", f"The token {uri.token!r} does not take this PIN; {left}.") from error
+        raise ToolError(
+            "PIN", f"The token {uri.token!r} does not take this PIN, and it was tried once only; {left}."
+        ) from error
     except pkcs11.exceptions.PinLocked as error:
         raise ToolError("PIN_LOCKED", f"The PIN of the token {uri.token!r} is locked.") from error
     except pkcs11.exceptions.PKCS11Error as error:
@@ -118,11 +121,14 @@ def _login(uri: TokenUri, passphrases: Passphrases) -> Any:
 
 
 def _tries(flags: int) -> str:
+    """What a token tells after a wrong PIN: PKCS#11 has three flags for it (CKF_USER_PIN_*), and no number."""
     if flags & _PIN_LOCKED:
-        return "it is locked now"
+        return "that was the last try, it is locked now and its security officer resets it"
     if flags & _PIN_FINAL_TRY:
-        return "one try is left"
-    return "the token counts wrong PINs and few are left" if flags & _PIN_COUNT_LOW else "the token counts wrong PINs"
+        return "ONE try is left before it locks"
+    if flags & _PIN_COUNT_LOW:
+        return "wrong PINs since the last right one: at least 1 (tokens tell no number, only when one try is left)"
+    return "it tells nothing of the tries that are left, so look into its manual before the next one"
 
 
 def close() -> None:
