@@ -100,6 +100,47 @@ def test_a_rollout_by_command_line(run, site, tmp_path):
     assert run("rollout status none").error == "NOT_FOUND"
 
 
+@pytest.mark.requirement("UPC05")
+def test_key_sets_are_published_alone_and_given_to_every_device(run, site, tmp_path):
+    second = KEY_SET.replace(b"\xa1\x01\x01", b"\xa1\x01\x02")
+    (tmp_path / "old.cose").write_bytes(KEY_SET)
+    (tmp_path / "new.cose").write_bytes(second)
+    done = run(f"publish {tmp_path}/old.cose {tmp_path}/new.cose")
+    assert done.out.startswith("keyset 2 is on the server"), done.err
+    fleet = [site.device(f"key-{n}") for n in range(3)]
+    assert run("assign keyset:2 --filter controllerid==key-*").out.startswith("assigned to 3 devices")
+    files = {one["filename"]: one for one in fleet[2].order()["deployment"]["chunks"][0]["artifacts"]}
+    assert set(files) == {"keyset-1.cose", "keyset-2.cose"}
+    (tmp_path / "new.cose").write_bytes(second[:-1] + b"\x81")
+    assert run(f"publish {tmp_path}/new.cose").error == "CONFLICT"
+    assert run(f"publish {tmp_path}/new.cose --name other").code == 0
+    assert run("assign keyset:2").error == "USAGE"
+    assert run("assign keyset:2 key-1 --filter name==x").error == "USAGE"
+    (tmp_path / "payload").write_bytes(b"of no release")
+    assert run(f"publish {tmp_path}/new.cose {tmp_path}/payload").error == "ENVELOPE"
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_release_is_taken_back_from_devices_that_do_not_have_it_yet(run, site, tmp_path):
+    run(f"publish {release(tmp_path, 7, b'seventh')}")
+    fleet = [site.device(f"back-{n}") for n in range(5)]
+    run("assign lamp:1.7 back-0 back-1")
+    run(
+        "rollout start seven --release lamp:1.7 --devices controllerid=in=(back-2,back-3,back-4) --canary 30 --groups 1"
+    )
+    fleet[0].feedback(fleet[0].order()["id"], finished="success")
+    done = run("withdraw lamp:1.7")
+    assert done.code == 0, done.err
+    assert "1 rollouts stopped" in done.out
+    site.work()
+    assert "stopp" in run("rollout status seven").out
+    assert not any(device.link("deploymentBase") for device in fleet)
+    assert "installed lamp 1.7" in run("devices show back-0").out
+    assert json.loads(run("withdraw lamp:1.7 --json").out)["devices"] == 0, "again: nothing is left to do"
+    assert run("withdraw no-such").error == "NOT_FOUND"
+    assert [one["version"] for one in site.api.everything("/distributionsets") if one["name"] == "lamp"].count("1.7")
+
+
 @pytest.mark.requirement("STS03")
 def test_devices_are_listed_shown_and_exported(run, site, tmp_path):
     device = site.device("inventory-1")
@@ -131,7 +172,10 @@ def test_what_goes_wrong_is_one_clear_sentence(run, site, monkeypatch, tmp_path)
     assert run("devices list").error == "LOGIN"
     (tmp_path / "password").write_text(PASSWORD + "\n")
     assert run(f"devices list --password-file {tmp_path}/password").code == 0
+    assert run(f"publish x.suit --password-file {tmp_path}/password").error == "FILE"
+    monkeypatch.delenv("SEKISHO_SERVER")
     assert run("publish x.suit").error == "USAGE"
+    assert run(f"publish x.suit --to {tmp_path} --server {site.url}").error == "USAGE"
 
 
 def test_accounts_and_backup_by_command_line(run, site, tmp_path):

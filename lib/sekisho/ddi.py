@@ -447,7 +447,7 @@ class Agent(agent.Agent):
     async def _release(self):
         """The engine's plan for the one release among the files; an action may bring key sets alone."""
         found = [file for file in self._files if file.endswith(".suit")]
-        if not found and any([_key_set(file) for file in self._files]):
+        if not found and any(map(_key_set, self._files)):
             raise http.Failed(self._stuck or NOTHING, "key set %d" % self.engine.status()["keyset"])
         if len(found) != 1:
             raise http.Failed(NOTHING, "%d releases in one action" % len(found), 0, _NOT_OURS)

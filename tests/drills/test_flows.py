@@ -14,8 +14,8 @@ FLOWS = REPO / "docs" / "flows"
 
 
 @pytest.mark.requirement("UPE04", "UPE06")
-def test_consumer(company: Company) -> None:
-    device = company.fleet.new()
+def test_consumer(maker: Company) -> None:
+    device = maker.fleet.new()
     device.change_settings(update_start="user")
 
     def device_asks_its_user() -> None:
@@ -26,24 +26,24 @@ def test_consumer(company: Company) -> None:
         device.change_settings(update_start="automatic")
         device.until("sekisho: confirmed")
 
-    company.stage.play(
+    maker.stage.play(
         FLOWS / "consumer.md", {"device-asks-its-user": device_asks_its_user, "user-says-yes": user_says_yes}
     )
-    company.fleet.safe_and_updated(company.firmware(2), 2, company.file("keyset-1.cose"))
+    maker.fleet.safe_and_updated(maker.firmware(2), 2, maker.file("keyset-1.cose"))
 
 
 @pytest.mark.requirement("UPC05", "UPE04")
-def test_industrial(company: Company) -> None:
-    device = company.fleet.new()
-    company.sites.root = company.directory / "local"
-    with StaticServer(company.directory / "site") as maker:
-        company.stage.values["URL"] = maker.url
+def test_industrial(maker: Company) -> None:
+    device = maker.fleet.new()
+    maker.sites.root = maker.directory / "local"
+    with StaticServer(maker.directory / "site") as site:
+        maker.stage.values["URL"] = site.url
 
         def maker_publishes() -> None:
             roots = "--key keys/root-1.key --key keys/root-2.key"
-            company.stage.run(f"sekisho keyset replace keyset-2.cose --previous keyset-1.cose {roots}")
-            put_release(company, 2)
-            company.stage.run(f"sekisho publish --to site --class {company.home.name} keyset-2.cose")
+            maker.stage.run(f"sekisho keyset replace keyset-2.cose --previous keyset-1.cose {roots}")
+            put_release(maker, 2)
+            maker.stage.run(f"sekisho publish --to site --class {maker.home.name} keyset-2.cose")
 
         def plant_has_nothing_new() -> None:
             printed = device.until("sekisho: NOTHING")
@@ -52,7 +52,7 @@ def test_industrial(company: Company) -> None:
         def plant_updates() -> None:
             device.until("sekisho: confirmed")
 
-        company.stage.play(
+        maker.stage.play(
             FLOWS / "industrial.md",
             {
                 "maker-publishes": maker_publishes,
@@ -60,37 +60,37 @@ def test_industrial(company: Company) -> None:
                 "plant-updates": plant_updates,
             },
         )
-    company.fleet.safe_and_updated(company.firmware(2), 2, company.file("keyset-2.cose"))
+    maker.fleet.safe_and_updated(maker.firmware(2), 2, maker.file("keyset-2.cose"))
 
 
 @pytest.mark.requirement("STS01", "UPC11")
-def test_outsourced(company: Company) -> None:
+def test_outsourced(maker: Company) -> None:
     # What a device with a serial console would be asked for: its identity, as its own firmware reads it.
-    company.fleet.modules["application"] = (
+    maker.fleet.modules["application"] = (
         "from sekisho import issued\nfound = issued.load()\nprint('application: I am', found['id'].hex())\n"
         "async def main():\n    pass\n"
     )
 
     def device_has_its_identity() -> None:
-        folder = next((company.directory / "devices").iterdir())
+        folder = next((maker.directory / "devices").iterdir())
         assert issued.read_record(folder).physical == "24:0a:c4:00:00:01"
-        config = flashimage.config_beside(company.directory / "flash.bin")
-        common = company.file("flash.bin")
-        (company.directory / "flash.bin").write_bytes((folder / "flash.bin").read_bytes())
-        device = company.fleet.new()
-        (company.directory / "flash.bin").write_bytes(common)
+        config = flashimage.config_beside(maker.directory / "flash.bin")
+        common = maker.file("flash.bin")
+        (maker.directory / "flash.bin").write_bytes((folder / "flash.bin").read_bytes())
+        device = maker.fleet.new()
+        (maker.directory / "flash.bin").write_bytes(common)
         assert config.exists()
         assert f"application: I am {folder.name.replace('-', '')}" in device.until("sekisho: NOTHING")
 
     def issued_device_updates() -> None:
-        printed = company.fleet.devices[0].until("sekisho: confirmed")
+        printed = maker.fleet.devices[0].until("sekisho: confirmed")
         assert "application: I am" in printed, "the new firmware has the same identity"
 
-    company.stage.play(
+    maker.stage.play(
         FLOWS / "outsourced.md",
         {"device-has-its-identity": device_has_its_identity, "issued-device-updates": issued_device_updates},
     )
-    company.fleet.safe_and_updated(company.firmware(2), 2, company.file("keyset-1.cose"))
+    maker.fleet.safe_and_updated(maker.firmware(2), 2, maker.file("keyset-1.cose"))
 
 
 def test_every_flow_is_played_listed_and_drawn() -> None:

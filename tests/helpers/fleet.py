@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sekisho_sim import bootloader
-from sekisho_sim.device import Limits, power_cycle
+from sekisho_sim.device import Limits, Machine, power_cycle
 from sekisho_sim.flash import Flash
 from sekisho_sim.personality import Personalities, Personality
 from sekisho_sim.world import Network, World
@@ -75,10 +76,10 @@ class Device:
     world: World
     console: str = ""
 
-    def until(self, text: str, boots: int = 14) -> str:
+    def until(self, text: str, boots: int = 14, on: Machine | None = None) -> str:
         """Switch it on and watch; the text must come. Returns what was printed since."""
         printed = ""
-        for result in power_cycle(self.world, max_boots=boots, limits=replace(WATCH, until=text)):
+        for result in power_cycle(self.world, max_boots=boots, limits=replace(WATCH, until=text), on=on):
             printed += result.console
         self.console += printed
         assert text in printed, f"{text!r} never came:\n{printed[-3000:]}"
@@ -119,6 +120,17 @@ class Device:
         return found
 
 
+def together(text: str, *devices: Device) -> list[str]:
+    """All *devices* switched on at once, until each has printed *text*; returns what each has printed."""
+
+    def watch(device: Device) -> str:
+        with Machine() as machine:
+            return device.until(text, on=machine)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        return list(pool.map(watch, devices))
+
+
 @dataclass
 class Fleet:
     """All devices of a drill, made from one flash image; *behave* says what an app image does (default: its work),
@@ -151,8 +163,7 @@ class Fleet:
     def safe_and_updated(self, app: bytes, sequence: int, document: bytes, never: tuple[bytes, ...] = ()) -> None:
         """Every device runs *app* as release *sequence*, confirmed, under the key set *document*; nothing in *never*
         could even start; the next start says that all is well."""
-        for device in self.devices:
-            printed = device.until("sekisho: NOTHING")
+        for device, printed in zip(self.devices, together("sekisho: NOTHING", *self.devices), strict=True):
             assert "degraded" not in printed, printed
             assert "locked" not in printed, printed
             assert device.running() == hashlib.sha256(app).hexdigest()

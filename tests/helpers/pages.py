@@ -2,7 +2,8 @@
 
 In a page, lines of a code block that begin with ``$ `` are commands (continued with a backslash). A comment that reads
 ``<!-- drill: NAME -->``, invisible to readers, is where the test does or checks something. ``$NAME`` stands for a value
-that the reader finds out; the test tells it through `Stage.values`.
+that the reader finds out; the test tells it through `Stage.values`. ``export NAME=VALUE`` counts for all commands after
+it; ``sekisho serve``, which would never end, is `Stage.serve`'s.
 """
 
 from __future__ import annotations
@@ -58,13 +59,15 @@ class _Terminal(io.StringIO):
 @dataclass
 class Stage:
     """A directory in which pages are played. *values* replace ``$NAME``, *changes* (text -> text) adapt command lines,
-    lines that begin with one of *skip* are left out."""
+    lines that begin with one of *skip* are left out, *serve* takes those that start a server."""
 
     directory: Path
     monkeypatch: pytest.MonkeyPatch
     values: dict[str, str] = field(default_factory=dict)
     changes: Mapping[str, str] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    serve: Callable[[str], None] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
 
     def run(self, line: str) -> str:
@@ -73,21 +76,30 @@ class Stage:
             return ""
         for old, new in self.changes.items():
             line = line.replace(old, new)
-        line = re.sub(r"\$([A-Z]+)", lambda match: self.values[match[1]], line)
         words = []
-        for word in shlex.split(line):
-            globbed = sorted(self.directory.glob(word)) if "*" in word else []
+        for one in shlex.split(line):
+            word = re.sub(r"\$([A-Z]+)", lambda match: self.values[match[1]], one)
+            globs = "*" in word and "=" not in word
+            globbed = sorted(self.directory.glob(word)) if globs else []
             found = [str(path.relative_to(self.directory)) for path in globbed]
-            assert found or "*" not in word, f"{word} names nothing"
+            assert found or not globs, f"{word} names nothing"
             words += found or [word]
         self.ran.append(line)
         if words[0] in PLAIN:
             subprocess.run(words, cwd=self.directory, check=True)
             return ""
+        if words[0] == "export":
+            self.environment |= dict(word.split("=", 1) for word in words[1:])
+            return ""
         assert words[0] == "sekisho", f"a page may not run {words[0]}"
+        if words[1] == "serve" and self.serve:
+            self.serve(line)
+            return ""
         out, errors = io.StringIO(), io.StringIO()
         with self.monkeypatch.context() as patch:
             patch.chdir(self.directory)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
             patch.setattr("getpass.getpass", lambda *_: PASSPHRASE)
             patch.setattr("sys.stdin", _Terminal("y\n" * 20))
             patch.setattr("sys.stdout", out)

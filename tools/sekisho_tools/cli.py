@@ -43,7 +43,7 @@ GROUPS = {
 }
 """Command groups in the order of the help text: module and group name -> one line of help."""
 
-COMMANDS = ("publish", "mirror", "assign", "serve", "migrate")
+COMMANDS = ("publish", "mirror", "assign", "withdraw", "serve", "migrate")
 """Modules whose commands stand at the top level."""
 
 INTERRUPTED = 130

@@ -2,7 +2,8 @@
 
 A release becomes one distribution set with one software module, whose artifacts are told apart by their names:
 ``<name>.suit`` the envelope, 64 hex digits a payload, ``keyset-<version>.cose`` a key set. The module's metadata
-``sekisho.sequence`` and ``sekisho.manifest`` are shown to devices, ``text.<language>`` to people.
+``sekisho.sequence`` and ``sekisho.manifest`` are shown to devices, ``text.<language>`` to people. Key sets without a
+release become a set of their own, named after the newest, so that they can be assigned to devices at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import device_code, publish, suit
 from .errors import ToolError
@@ -24,8 +26,12 @@ from .hawkbit import Api, quoted, target_path
 assert device_code
 
 SUFFIX = ".suit"
+KEY_SETS = "keyset"
+"""Name of a distribution set that holds key sets only."""
 CANARY_WAIT = 120
 """Seconds to wait for a new rollout to become ready."""
+ENDED = ("finished", "stopping", "stopped", "deleting", "deleted")
+"""States of a rollout that gives its release to nobody any more."""
 EXPORT = ("controllerId", "name", "updateStatus", "lastControllerRequestAt", "installed", "ipAddress")
 """Columns of an export before the attributes."""
 
@@ -43,15 +49,17 @@ def _texts(manifest: suit.Manifest) -> tuple[dict[str, str], str]:
 
 
 def publish_to(api: Api, files: Sequence[Path], name: str | None = None) -> dict[str, Any]:
-    """Upload a release, its payloads and key sets; returns ids, name and version of the distribution set.
+    """Upload a release, its payloads and key sets, or key sets alone; returns ids, name and version of the set.
 
-    *name*: of the distribution set, default the name of the .suit file. What is there already with the same content is
-    left as it is, so an upload that broke off is simply repeated. Raises ToolError as `publish.gather` and `Api` do,
-    CONFLICT where something else has this name and version.
+    *name*: of the distribution set, default the name of the .suit file, or of the newest key set's, without the
+    version. What is there already with the same content is left as it is, so an upload that broke off is simply
+    repeated. Raises ToolError as `publish.gather` and `Api` do, CONFLICT where something else has this name and
+    version.
     """
     found = publish.gather(None, None, files)
+    contents = {publish.link(number): data for number, data in found.key_sets.items()}
     if found.release is None or found.manifest is None:
-        raise ToolError("ENVELOPE", "There is no release among these files; a server takes key sets with a release.")
+        return _key_sets_to(api, found, contents, name)
     path, envelope = found.release
     words, version = _texts(found.manifest)
     sequence = str(found.manifest.sequence_number)
@@ -59,12 +67,29 @@ def publish_to(api: Api, files: Sequence[Path], name: str | None = None) -> dict
     stem = path.name.removesuffix(SUFFIX)
     name = name or stem.removesuffix(f"-{version}") or stem
     names = {suit.show_id(identifier) for identifier in found.manifest.components}
-    kind = "os" if "fw" in names else "application"
     body: dict[str, Any] = {"name": name, "version": version, "description": words.get("en", "")[:512]}
-    module = _made(api, "/softwaremodules", body | {"type": kind})
-    contents = {f"{stem}{SUFFIX}": envelope}
+    contents |= {f"{stem}{SUFFIX}": envelope}
     contents |= {hashlib.sha256(data).hexdigest(): data for _, data in found.payloads}
-    contents |= {publish.link(number): data for number, data in found.key_sets.items()}
+    pairs = {"sekisho.sequence": (sequence, True), "sekisho.manifest": (_digest(envelope), True)}
+    pairs |= {f"text.{language}": (text[:4000], False) for language, text in words.items()}
+    return _set_of(api, "os" if "fw" in names else "application", body, contents, pairs)
+
+
+def _key_sets_to(api: Api, found: publish.Gathered, contents: dict[str, bytes], name: str | None) -> dict[str, Any]:
+    if not contents or found.payloads:
+        raise ToolError("ENVELOPE", "There is no release among these files that the payloads belong to.")
+    newest = max(found.key_sets)
+    words = f"Key set {newest}" + (", with those before it" if len(contents) > 1 else "")
+    body = {"name": name or KEY_SETS, "version": str(newest), "description": words}
+    return _set_of(api, "application", body, contents, {})
+
+
+def _set_of(
+    api: Api, kind: str, body: dict[str, Any], contents: dict[str, bytes], pairs: dict[str, tuple[str, bool]]
+) -> dict[str, Any]:
+    """A distribution set of one module (*kind*: os or application) with *contents* and metadata *pairs*."""
+    name, version = body["name"], body["version"]
+    module = _made(api, "/softwaremodules", body | {"type": kind})
     there = {one["providedFilename"]: one for one in api.call("GET", f"/softwaremodules/{module}/artifacts")}
     for filename, data in contents.items():
         digest = hashlib.sha256(data).hexdigest()
@@ -73,9 +98,7 @@ def publish_to(api: Api, files: Sequence[Path], name: str | None = None) -> dict
             api.upload(module, filename, data, digest)
         elif known["hashes"]["sha256"] != digest:
             raise ToolError("CONFLICT", f"{name} {version} has another {filename} on the server; number it anew.")
-    pairs = {"sekisho.sequence": (sequence, True), "sekisho.manifest": (_digest(envelope), True)}
-    pairs |= {f"text.{language}": (text[:4000], False) for language, text in words.items()}
-    metadata = api.call("GET", f"/softwaremodules/{module}/metadata")
+    metadata = api.call("GET", f"/softwaremodules/{module}/metadata") if pairs else {"content": ()}
     known_keys = {one["key"] for one in metadata["content"]}
     fresh = [
         {"key": key, "value": value, "targetVisible": visible}
@@ -84,8 +107,9 @@ def publish_to(api: Api, files: Sequence[Path], name: str | None = None) -> dict
     ]
     if fresh:
         api.call("POST", f"/softwaremodules/{module}/metadata", fresh)
-    body |= {"type": "os" if kind == "os" else "app", "modules": [{"id": module}]}
-    number = _made(api, "/distributionsets", body)
+    number = _made(
+        api, "/distributionsets", body | {"type": "os" if kind == "os" else "app", "modules": [{"id": module}]}
+    )
     return {"distributionSet": number, "softwareModule": module, "name": name, "version": version}
 
 
@@ -125,6 +149,25 @@ def assign(api: Api, release: str, devices: Sequence[str], how: str, **more: Any
         done = api.call("POST", f"/distributionsets/{number}/assignedTargets", body)
         total = {name: total[name] + int(done.get(name, 0)) for name in total}
     return total
+
+
+def withdraw(api: Api, release: str) -> tuple[dict[str, Any], int, int]:
+    """Take a release back: stop its rollouts, cancel its open actions. Returns the set and how many of each.
+
+    Devices that run it keep it, and the set stays, so that its number is never used twice. Raises ToolError as `Api`.
+    """
+    found = find_set(api, release)
+    stopped = 0
+    for one in api.everything("/rollouts"):
+        if one["distributionSetId"] == found["id"] and one["status"] not in ENDED:
+            api.call("POST", f"/rollouts/{one['id']}/stop")
+            stopped += 1
+    cancelled = 0
+    for one in list(api.everything("/actions", q=f"distributionset.id=={found['id']}")):
+        if one.get("active", one["status"] == "pending") and one["type"] != "cancel":
+            api.call("DELETE", urlsplit(one["_links"]["self"]["href"]).path.rpartition("/rest/v1")[2])
+            cancelled += 1
+    return found, stopped, cancelled
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ CaOption = Annotated[
     Path | None, typer.Option("--ca", metavar="FILE", help="Authority that signed the server's certificate (PEM).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+FilterOption = Annotated[str | None, typer.Option("--filter", metavar="FILTER", help="Only these; hawkBit's language.")]
 _OPTIONS = {"server": ServerOption, "user": UserOption, "password_file": PasswordOption, "ca": CaOption}
 
 

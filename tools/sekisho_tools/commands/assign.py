@@ -9,20 +9,23 @@ import typer
 
 from ..errors import ToolError
 from ..hawkbit import Api
-from ._server import JsonOption, with_api
+from ._server import FilterOption, JsonOption, with_api
 
 app = typer.Typer()
 
 
 @app.command(
     epilog="Example: sekisho assign 'my-board 1.3.0' lamp-01 lamp-02 --server https://updates.example.com --user alice",
-    help="Assign a published release to devices (many devices: see `rollout`).",
+    help="Assign a published release, or key set, to devices at once (a few first, then the others: see `rollout`).",
 )
 @with_api
 def assign(
     api: Api,
     release: Annotated[str, typer.Argument(metavar="RELEASE", help="Id, name, or 'NAME VERSION'.")],
-    devices: Annotated[list[str], typer.Argument(metavar="DEVICE...", help="Controller ids.")],
+    devices: Annotated[
+        list[str] | None, typer.Argument(metavar="[DEVICE...]", help="Controller ids; or --filter.")
+    ] = None,
+    query: FilterOption = None,
     how: Annotated[str, typer.Option(metavar="HOW", help="forced, soft (the device decides when), downloadonly.")] = (
         "forced"
     ),
@@ -33,6 +36,10 @@ def assign(
 
     if how not in ("forced", "soft", "downloadonly"):
         raise ToolError("USAGE", "--how is forced, soft or downloadonly.")
+    if (devices is None) == (query is None):
+        raise ToolError("USAGE", "Name devices, or say which ones with --filter ('controllerid==*' is all).")
+    if devices is None:
+        devices = [one["controllerId"] for one in fleet.devices(api, query)]
     done = fleet.assign(api, release, devices, how)
     if as_json:
         typer.echo(json.dumps(done))

@@ -14,12 +14,11 @@ from ..errors import ToolError
 from ..files import read_file, write_atomic
 from ..hawkbit import Api, target_path
 from ..text import printable
-from ._server import JsonOption, with_api
+from ._server import FilterOption, JsonOption, with_api
 
 app = typer.Typer(no_args_is_help=True)
 MAX_ORDER = 4096
 UNITS = {"m": 60, "h": 3600, "d": 86400}
-FilterOption = Annotated[str | None, typer.Option("--filter", metavar="FILTER", help="Only these; hawkBit's language.")]
 
 
 def _time(milliseconds: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -19,7 +20,8 @@ app = typer.Typer()
 @app.command(
     epilog="Example: sekisho publish --to ./site releases/blinker-1.3.suit keyset.cose   "
     "or: sekisho publish --server https://updates.example.com --user alice releases/blinker-1.3.suit",
-    help="Put a release, its payloads and key sets where devices find them: a static directory, or an update server.",
+    help="Put a release, its payloads and key sets, or key sets alone, where devices find them: a static directory, "
+    "or an update server, which gives them to the devices that they are assigned to (`assign`, `rollout`).",
 )
 def publish(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Release (.suit), payloads, key sets.")],
@@ -30,19 +32,22 @@ def publish(
         UUID | None, typer.Option("--class", metavar="UUID", help="Product class; default: the one the release names.")
     ] = None,
     server: Annotated[
-        str | None, typer.Option("--server", metavar="URL", help="Update server instead of --to.")
+        str | None,
+        typer.Option("--server", metavar="URL", help="Update server instead of --to; default SEKISHO_SERVER."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --server: name of the distribution set.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="At a server: name of the distribution set.")] = None,
     user: UserOption = None,
     password_file: PasswordOption = None,
     ca: CaOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Parse the options, publish, print what was written."""
-    if (to is None) == (server is None):
-        raise ToolError("USAGE", "Name a directory with --to, or an update server with --server.")
+    if to is not None and server is not None:
+        raise ToolError(
+            "USAGE", "Give --to or --server, not both; a release that is out in both ways is published twice."
+        )
+    if to is None and not server and not os.environ.get("SEKISHO_SERVER"):
+        raise ToolError("USAGE", "Name a directory with --to, or an update server with --server or SEKISHO_SERVER.")
     if to is None:
         from .. import fleet
 
