@@ -66,7 +66,7 @@ def put_release(company: Company, number: int) -> None:
             )
             line = line.replace("--version 1.0 --sequence 1", f"--version {number}.0 --sequence {number}")
             line = line.replace("--out release-1", f"--out release-{number}").replace("lamp-1.0", f"lamp-{number}.0")
-            if "--to" in line or "publish" not in line or company.server:
+            if company.server or "--to" in line or not line.startswith("sekisho publish"):
                 company.stage.run(line)
 
 
