@@ -109,10 +109,21 @@ def test_a_controller_that_does_not_take_the_level_is_an_error():
 
 
 def test_what_other_code_left_in_the_write_registers_is_not_burnt():
+    for address in (0x3FF5A01C, 0x3FF5A034, 0x3FF5A098, 0x3FF5A0B8, 0x3FF5A0D8, 0x3FF5A0F4):
+        registers = Registers()
+        registers[address] = 0xFFFF
+        efuse.burn(registers, 1)
+        assert [word for block in registers.fuses.fuses for word in block if word] == [1], hex(address)
+
+
+def test_a_chip_whose_blocks_are_coded_is_left_alone():
+    """esp_efuse_fields.c takes no coding scheme but NONE for counters: there bits cannot be added one by one."""
     registers = Registers()
-    registers[0x3FF5A0D8] = 0xFFFF
-    efuse.burn(registers, 1)
-    assert [word for block in registers.fuses.fuses for word in block if word] == [1]
+    registers.fuses.fuses[0][6] = 1  # 3/4 coding
+    registers.fuses._load()
+    with pytest.raises(OSError, match="coded"):
+        efuse.burn(registers, 1)
+    assert registers.fuses.burns == 0
 
 
 def test_a_product_opts_in_when_its_image_is_built():

@@ -12,6 +12,8 @@ from micropython import const
 
 _BASE = const(0x3FF5A000)
 _WRITE = const(_BASE + 0xE8)  # BLOCK3, word 4: SECURE_VERSION
+_WRITES = ((0x1C, 7), (0x98, 8), (0xB8, 8), (0xD8, 8))  # (offset, words) of the write registers of BLOCK0 to BLOCK3
+_CODING = const(_BASE + 0x18)  # BLOCK0, word 6: its lowest two bits are the coding scheme
 _READ = const(_BASE + 0x88)
 _CLOCK = const(_BASE + 0xF8)
 _CONF = const(_BASE + 0xFC)
@@ -42,15 +44,19 @@ def _run(mem32, code: int, command: int) -> None:
 
 
 def burn(mem32, target: int) -> None:
-    """Burns the field up to *target* (1..32) and reads it back; OSError if it then says anything else."""
+    """Burns the field up to *target* (1..32) and reads it back; OSError if it then says anything else, and before that
+    on chips whose blocks are coded: there bits cannot be added one by one (ESP-IDF refuses, too)."""
     if not 0 < target <= _BITS:
         raise ValueError("eFuse level out of range")
+    if mem32[_CODING] & 3:
+        raise OSError("eFuse blocks of this chip are coded")
     missing = (1 << target) - 1 & ~mem32[_READ]
     if missing:
         for register, mask, value in _TIMING:
             mem32[register] = mem32[register] & ~mask | value
-        for word in range(8):  # what other code left in the write registers must not be burnt with it
-            mem32[_BASE + 0xD8 + 4 * word] = 0
+        for first, words in _WRITES:  # one command burns them all: what other code left there must not go with it
+            for word in range(words):
+                mem32[_BASE + first + 4 * word] = 0
         mem32[_WRITE] = missing
         _run(mem32, _PROGRAM_CODE, _PROGRAM_COMMAND)
         mem32[_WRITE] = 0
