@@ -14,7 +14,7 @@ from helpers import release, site
 from helpers.desk import CLASS, VENDOR, Desk, fetch, firmware
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product, consoles, run
-from sekisho import agent, devicekey, door, duties, eventlog, orders, policy, record, settings, values
+from sekisho import agent, backup, devicekey, door, duties, eventlog, orders, policy, record, settings, values
 from sekisho_boot import reasons
 from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import Refused
@@ -86,7 +86,7 @@ def code_of(call: Any, *arguments: Any) -> str:
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
         (values, "KEPT"), (settings, "SETTINGS"), (settings, "STATE"), (settings, "TOLD"), (eventlog, "PATH"),
-        (duties, "MARKS"), (duties, "REPORT"), (devicekey, "PATH"),
+        (duties, "MARKS"), (duties, "REPORT"), (devicekey, "PATH"), (backup, "TAKEN"), (backup, "BROUGHT"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, str(tmp_path / f"{module.__name__}-{name.lower()}"))
     monkeypatch.setattr("sekisho.interfaces.apply", list)

@@ -167,6 +167,34 @@ def test_development_mode_is_left_for_good_by_one_order(product: Product) -> Non
     assert told.ours[desk_report.device.INTERFACES] == ()
 
 
+BROKEN = """
+import sekisho
+from sekisho import afresh
+afresh.FIRST_PAUSE, afresh.MAX_PAUSE, sekisho.LASTED = 20, 100, 10
+real = sekisho.main
+async def main(app):
+    {line}
+sekisho.main = main
+sekisho.run()
+"""
+
+
+@pytest.mark.requirement("HLC04")
+def test_a_device_that_breaks_down_again_and_again_waits_longer_each_time_up_to_a_limit(product: Product) -> None:
+    product.personalities.default = product.personality(main=BROKEN.format(line='raise RuntimeError("broken")'))
+    world = product.factory(OLD, speed=30)
+    results = list(power_cycle(world, limits=Limits(30), max_boots=7))
+    found = [int(line.split()[-2]) for line in consoles(results).splitlines() if "starting afresh" in line]
+    for pause, middle in zip(found, (20, 40, 80, 100, 100), strict=False):
+        assert middle * 7 // 8 <= pause <= middle * 9 // 8, found
+    assert len(found) >= 5, consoles(results)
+    product.personalities.default = product.personality(main=BROKEN.format(line="await real(app)"))
+    list(power_cycle(world, limits=Limits(5), max_boots=1))
+    product.personalities.default = product.personality(main=BROKEN.format(line='raise RuntimeError("broken")'))
+    results = list(power_cycle(world, limits=Limits(8), max_boots=1))
+    assert 17 <= int(consoles(results).partition("afresh in ")[2].split()[0]) <= 22, "it had lasted in between"
+
+
 def test_the_functions_are_not_needed_for_an_update(product: Product) -> None:
     broken = "raise MemoryError\n"
     world = product.factory(OLD)

@@ -110,7 +110,7 @@ def test_orders_are_given_over_a_terminal_and_answered_by_name(cable: Cable) -> 
         assert values.Settings().get("poll") == 600
         assert code_of(talk.order, document) == "ORDER_REPLAY"
         assert code_of(talk.order, cable.device.order("settings", 2, _5={"poll": 1})) == "ORDER_FAILED"
-        assert code_of(talk.order, bytes(3000)) == "LIMIT"
+        assert code_of(talk.order, bytes(9000)) == "LIMIT"
         nonce = talk.nonce()
         assert nonce == cable.device.engine.state.nonce == talk.hello().nonce
         talk.order(cable.device.order("settings", _3=nonce, _6=None, _5={"poll": 700}))

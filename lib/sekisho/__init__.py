@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 STOCK_ROOM = 150_000  # bytes of heap that must be free for everything but the updates in stock mode
 MAX_DRAIN = 30  # s that the application gets to finish its work before a restart
+LASTED = 600  # s that a start must last to count as good (see `afresh`)
 
 _port = None
 _engine = None
@@ -263,9 +264,15 @@ def _print_exception(error) -> None:
 async def _feed() -> None:
     import asyncio
 
+    left = LASTED  # s
     while True:
         watchdog()
         await asyncio.sleep(10)
+        left -= 10
+        if left == 0:
+            from . import afresh
+
+            afresh.lasted()
 
 
 async def main(app=None) -> None:
@@ -454,10 +461,10 @@ def run(app=None) -> None:
     except (Exception, SystemExit) as error:  # nothing the agent can handle: start afresh, but not in a tight loop
         if isinstance(error, SystemExit) and not production():
             raise  # to the REPL, which no device for the field has
-        import time
-
         from machine import reset
 
         _print_exception(error)
-        time.sleep(10)
+        from . import afresh
+
+        afresh.wait()
         reset()

@@ -6,6 +6,7 @@
     FOLDER/NAME.result     written here: what became of the file NAME: OBEYED, STAGED, INSTALLED, MISSING (payload), or
                            the reason code; the start of its SHA-256; the key set it was judged under
     FOLDER/NAME.report     the signed report, where the order NAME asked for one; NAME.log the event log with it
+    FOLDER/NAME.backup     the sealed settings, where the order NAME asked for them
 
 The application mounts the card and says `sekisho.folder("/sd/sekisho")`; the folder is looked at then and before each
 look at the server. An order is carried out once, however long its card stays in: the device record knows it.
@@ -133,8 +134,11 @@ class Card:
             else:
                 code = self.door.order(document)
                 outcome = name(code) if code else "OBEYED"
-                if not code and orders.payload(document)[1] == orders.REPORT:
+                action = 0 if code else orders.payload(document)[1]
+                if action == orders.REPORT:
                     self._owed = file
+                if action == orders.BACKUP:
+                    self._write(file + ".backup", self.door.agent.duties.backup_document())
         except Refused as refused:
             outcome = self._earlier(document) or name(refused.code)
         self._say(file, document, outcome)

@@ -10,7 +10,7 @@ from sekisho_boot.reasons import DISABLED, LIMIT, NOTHING, Refused, name
 from . import offline
 from .console_words import said
 from .envelope import MAX_DOWNLOAD
-from .orders import MAX_ORDER
+from .orders import MAX_FILE
 
 _ORDER = b"\xd2"  # CBOR tag 18: COSE_Sign1
 _KEYSET = b"\xd8\x62"  # tag 98: COSE_Sign
@@ -41,7 +41,7 @@ async def bring(web, parts, japanese: bool) -> str:
     except (ImportError, OSError):
         raise Refused(DISABLED)
     if first[:1] == _ORDER:
-        code = door.order(await _document(parts, first, MAX_ORDER))
+        code = door.order(await _document(parts, first, MAX_FILE))
         if code:
             return said("not possible", japanese) + ": " + name(code)
         return "The order was obeyed."

@@ -7,24 +7,31 @@ from sekisho_boot.reasons import NOTHING, ORDER_REPLAY, Refused
 
 from . import http
 from .ddi import DONE, FINAL
-from .orders import MAX_ORDER
+from .orders import MAX_FILE
 
 
 async def hand_in(agent) -> None:
-    """Sends the report that an operator asked for. Where the server takes none, it waits for another way."""
-    document = agent.duties.made() if agent.takes else b""
-    if not document:
-        return
-    try:
-        await agent.send("POST", agent.reports, document, "application/cose")
-    except http.Failed as failed:
-        if failed.status not in FINAL:
-            raise
-        agent.takes = False
-        agent.say("sekisho: the server takes no reports (%s)" % failed.detail)
-    else:
-        agent.duties.taken()
-        agent.say("sekisho: report sent")
+    """Sends the report that was made, and the backup that an operator asked for. Where the server takes none, they wait
+    for another way."""
+    duties = agent.duties
+    for what, made, taken in (
+        ("report", duties.made, duties.taken),
+        ("backup", duties.made_backup, duties.taken_backup),
+    ):
+        document = made() if agent.takes else b""
+        if not document:
+            continue
+        try:
+            await agent.send("POST", agent.reports, document, "application/cose")
+        except http.Failed as failed:
+            if failed.status not in FINAL:
+                raise
+            agent.takes = False
+            duties.untaken(agent.reports)
+            agent.say("sekisho: the server takes no reports (%s)" % failed.detail)
+        else:
+            taken()
+            agent.say("sekisho: %s sent" % what)
 
 
 async def ordered(agent, href: str) -> bool:
@@ -51,7 +58,7 @@ async def obey(agent) -> bool:
         return False
     code, told = 0, ""
     for file in orders:
-        document = await agent._download(files[file], MAX_ORDER)
+        document = await agent._download(files[file], MAX_FILE)
         try:
             result = agent.duties.judge(document, agent)
         except Refused as refused:

@@ -5,15 +5,16 @@ The agent calls in at two places (`visit`, `looked`), asks for decisions, and kn
 
 import gc
 import json
-from binascii import hexlify
+import time
+from binascii import crc32, hexlify
 from struct import unpack_from
 
 from sekisho_boot.ledger import READY
 from sekisho_boot.reasons import NETWORK, NOTHING, ORDER_REPLAY, Refused, kind, name
 
-from . import clock, eventlog, http, interfaces, record, safe, settings, store
-from .orders import MAX_ORDER, TRANSFER, WIPE, Orders, digest
-from .report import Reporter
+from . import backup, clock, eventlog, http, interfaces, record, safe, settings, store
+from .orders import BACKUP, MAX_FILE, TRANSFER, WIPE, Orders, digest, payload
+from .report import Reporter, slots
 from .values import Settings
 
 MARKS = "/data/marks"  # what has been written into the event log, so that it is not written again
@@ -35,6 +36,8 @@ class Duties:
         self.reporter = Reporter(engine, self.record, self.settings, self.log, self.orders, decision)
         self._tag = ""  # of the order that has been dealt with
         self.orders.rotate = self.log.rotate
+        self.orders.backups = backup.Keeper(self.settings, engine.port.device, self.log)
+        self._since = time.time()  # of this start, or the last report
         self._clockless = False  # the first time that a server tells is to be written down
         self._marks = _marks()
         told = self._marks.get("log", 0)
@@ -110,7 +113,7 @@ class Duties:
         url = http.join(agent.server, "/orders/%s.cose" % uuid(self.engine.port.device))
         gc.collect()
         try:
-            document, self._tag = await http.fetch(url, MAX_ORDER, self._tag, agent.ca)
+            document, self._tag = await http.fetch(url, MAX_FILE, self._tag, agent.ca)
         except http.Failed as failed:
             if failed.code == NETWORK:
                 raise
@@ -139,6 +142,8 @@ class Duties:
         self.say("sekisho: order %s" % ("could not be done: " + name(code) if code else "obeyed"))
         if agent:
             self.reload(agent)
+            if not code and payload(document)[1] == BACKUP:
+                agent.call()  # the server gets it at the next look, and that comes now
         return code
 
     def due(self) -> bool:
@@ -163,6 +168,21 @@ class Duties:
                 return file.read()
         except OSError:
             return b""
+
+    def backup(self, key) -> bytes:
+        """A backup of the settings under *key* (see `backup`), written down in the event log. Raises Refused."""
+        return backup.take(self.settings, self.engine.port.device, key, self.log)
+
+    def put_back(self, key, document, role: int, agent=None) -> None:
+        """Puts a backup back with the rights of *role* (`values.ADMIN`, `values.ORDER`). Raises Refused: nothing was
+        changed then."""
+        backup.put_back(self.settings, self.engine.port.device, key, document, role, self.log)
+        if agent:
+            self.reload(agent)
+
+    def backup_document(self) -> bytes:
+        """The last backup that an order asked for, sealed; b"" where there is none."""
+        return store.load(backup.TAKEN) or b""
 
     def reload(self, agent) -> None:
         """Lets the agent go on with the settings as they are now, after a restart where it takes one."""
@@ -216,19 +236,41 @@ class Duties:
         except Refused as refused:
             self.say("sekisho: settings not kept: %s" % name(refused.code))
 
+    def _welcome(self, agent) -> bool:
+        """Whether a report that nobody asked for could be sent, and none waits."""
+        marks = self._marks
+        takes = getattr(agent, "takes", False) and marks.get("untaken") != _sum(agent.reports)
+        return takes and not marks.get("report")
+
+    def _due(self, state: int) -> bool:
+        """Whether a report is due that nobody asked for: an update ended, the verdict is another one (*state* sums both
+        up), or the time of the setting `report_every` is over."""
+        if self._marks.get("state") != state:
+            return True
+        every, then = self.settings.get("report_every") * 3600, self._marks.get("report-at")
+        late = self.engine.now() - then if isinstance(then, int) else 0
+        return every > 0 and max(late, time.time() - self._since) >= every
+
     async def _report(self, agent=None) -> None:
-        """The report that an order asked for, left where whoever transports it finds it (`made`, `report_document`)."""
+        """The report that is due, left where whoever transports it finds it (`made`, `report_document`)."""
         nonce = self.record.get(record.WANTED)
-        if nonce is None:
+        if nonce is None and not self._welcome(agent):
             return
         try:
+            # The bytes in flash are read for the report itself only: hashing them at each look would cost too much.
+            state = _sum(repr((self.reporter.verdict(await slots(self.engine, False)), self.engine.status()["last"])))
+            if nonce is None and not self._due(state):
+                return
             key = self._key()
             recent = self.reporter.events()  # the same that the report holds: nothing is written meanwhile
-            document = await self.reporter.make(key, nonce)
+            document = await self.reporter.make(key, nonce or b"")
             with open(REPORT, "wb") as file:
                 file.write(document)
-            self.record.update({record.WANTED: None})
+            if self.wanted():
+                self.record.update({record.WANTED: None})
             self._marks["report"] = 1  # it is still to be sent
+            self._marks["state"], self._marks["report-at"] = state, self.engine.now()
+            self._since = time.time()
             self._marks["report-log"] = unpack_from("<I", recent, len(recent) - eventlog.ENTRY)[0] if recent else 0
             self._save_marks()
             if agent:
@@ -279,6 +321,23 @@ class Duties:
         self.reporter.told = self._marks["log"]
         self._save_marks()
 
+    def made_backup(self) -> bytes:
+        """The backup that an order asked for and no server has taken yet, signed; b"" where there is none."""
+        sealed = self.backup_document()
+        if not sealed or self._marks.get("backup") == _sum(sealed):
+            return b""
+        return backup.statement(self._key(), self.engine.port.device, self.engine.now())
+
+    def taken_backup(self) -> None:
+        """The backup has arrived."""
+        self._marks["backup"] = _sum(self.backup_document())
+        self._save_marks()
+
+    def untaken(self, url: str) -> None:
+        """The server takes no reports there: none is made for it that nobody asked for."""
+        self._marks["untaken"] = _sum(url)
+        self._save_marks()
+
     def _clock(self) -> tuple:
         now = self.engine.now()
         return now, 1 if self.engine.port.now() >= now else 0
@@ -313,6 +372,10 @@ def _marks() -> dict:
 
 def _hex(data) -> str:
     return str(hexlify(data), "utf-8")
+
+
+def _sum(data) -> int:
+    return crc32(data if isinstance(data, bytes) else data.encode())
 
 
 def uuid(data) -> str:

@@ -16,7 +16,8 @@ gets no answer and is sent again; one that comes twice is answered twice and don
     STAGE                          -> ; the device restarts into the update
     NONCE                          -> u64 that an order to this device may carry
     READ u8 what, u32 offset       -> bytes; none at the end. Report and event log only after an order of this line
-                                      asked for a report; the last statement of a wipe to anybody
+                                      asked for a report, sealed settings after one that asked for a backup; the last
+                                      statement of a wipe to anybody
 
 A refused order is answered with its reason; one that was obeyed and could not be done has 1 in the byte after it.
 """
@@ -54,7 +55,8 @@ ENVELOPE = const(3)
 REPORT = const(1)
 LOG = const(2)
 STATEMENT = const(3)
-_LIMITS = {ORDER: orders.MAX_ORDER, KEYSET: MAX_KEYSET, ENVELOPE: MAX_DOWNLOAD}
+BACKUP = const(4)
+_LIMITS = {ORDER: orders.MAX_FILE, KEYSET: MAX_KEYSET, ENVELOPE: MAX_DOWNLOAD}
 _NAP = 0.005  # s between two looks at the line
 
 
@@ -96,6 +98,7 @@ class Line:
         self._filled = 0
         self._component = -1  # payload that is coming
         self._may_read = False  # an order of this line asked for a report
+        self._may_have = False  # or for a backup
 
     async def serve(self) -> None:
         """Answers for as long as the device runs."""
@@ -201,14 +204,16 @@ class Line:
         if kind == ENVELOPE:
             return encode([list(one) for one in self.door.envelope(document)])
         code = self.door.order(document)
-        self._may_read = self._may_read or (not code and orders.payload(document)[1] == orders.REPORT)
+        action = 0 if code else orders.payload(document)[1]
+        self._may_read = self._may_read or action == orders.REPORT
+        self._may_have = self._may_have or action == orders.BACKUP
         return bytes((1, code)) if code else b""
 
     def _give(self, what: int, offset: int) -> bytes:
         duties = self.door.agent.duties
         if duties is None:
             raise Refused(NOTHING)
-        if what != STATEMENT and not self._may_read:
+        if what != STATEMENT and not (self._may_have if what == BACKUP else self._may_read):
             raise Refused(KEY_RIGHTS)
         if what == REPORT:
             if duties.wanted():
@@ -217,6 +222,8 @@ class Line:
         if what == STATEMENT:
             kept = duties.record.get(record.STATEMENT)
             return kept[2][offset : offset + MAX_DATA - 1] if kept else b""
+        if what == BACKUP:
+            return duties.backup_document()[offset : offset + MAX_DATA - 1]
         if what == LOG:
             return duties.log.export()[offset : offset + MAX_DATA - 1]
         raise Refused(NOTHING)

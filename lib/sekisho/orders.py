@@ -5,6 +5,9 @@ An order is a COSE_Sign1 by an operator key of the key set, with its payload att
   1 action | 2 address: device id, or [1, class id], or [2, group] | 3 nonce that this device drew, or 6 counter, which
   grows with each order of a key | 4 expiry (s since 1970) | ?5 argument | ?7 reason, for people
 
+A file that holds an order is its COSE_Sign1 and, for the action put-back alone, what is to be put back right behind it;
+the order names that by its SHA-256. So every way that brings an order brings both.
+
 Order of checks: shape and size, signature and right of the key (by the engine), address, expiry, nonce or counter. Then
 the order is kept in the device record, with its counter, before anything is done, and its result after that. A cut in
 between leads to `resume`, which does it again: every action may be done twice with the same outcome. The engine's own
@@ -17,12 +20,15 @@ from micropython import const
 from sekisho_boot import cose, ledger
 from sekisho_boot.cbor import Reader
 from sekisho_boot.engine import RIGHT_ROLLBACK, RIGHT_UNLOCK
+from sekisho_boot.reasons import BACKUP as DAMAGED
 from sekisho_boot.reasons import COSE, ENGINE_FAULT, LIMIT, ORDER_REPLAY, PERMIT, PERMIT_EXPIRED, Refused
 
 from . import policy, record
 from .cbor import decode, value
 
 MAX_ORDER = const(2048)  # bytes
+MAX_ATTACHED = const(6112)  # bytes of what goes with one
+MAX_FILE = const(8160)  # bytes of both
 MAX_TRIES = const(3)  # times that an order is begun again after a cut
 MAX_SIGNERS = const(32)  # operator keys whose counters are remembered
 MAX_NONCE = const(64)  # bytes of a server's nonce, and of what a new owner leaves
@@ -43,6 +49,8 @@ REPORT = const(11)
 TRANSFER = const(12)
 PRODUCTION = const(13)
 ROTATE = const(14)
+BACKUP = const(15)
+PUT_BACK = const(16)
 
 ANY = const(0)
 RIGHTS = {
@@ -69,6 +77,8 @@ ACTIONS = {  # name -> (action, right it takes, kind of argument)
     "decommission": (DECOMMISSION, DECOMMISSION, None),
     "production": (PRODUCTION, SETTINGS, None),
     "rotate-log": (ROTATE, SETTINGS, None),
+    "backup": (BACKUP, SETTINGS, "key"),
+    "put-back": (PUT_BACK, SETTINGS, "key"),
 }
 CLASS = const(1)  # kinds of address other than a device
 GROUP = const(2)
@@ -85,6 +95,17 @@ def right_of(action: int) -> int:
 def digest(document) -> bytes:
     """How results name an order: the first 8 bytes of its SHA-256."""
     return sha256(document).digest()[:8]
+
+
+def split(document) -> tuple:
+    """(COSE_Sign1, what goes with it) of a file that holds an order. Raises Refused: CBOR, COSE, LIMIT."""
+    reader = Reader(document, wrong=COSE)
+    if reader.tag() != 18:
+        raise Refused(COSE)
+    reader.skip()
+    if reader.pos > MAX_ORDER or len(document) - reader.pos > MAX_ATTACHED:
+        raise Refused(LIMIT)
+    return document[: reader.pos], document[reader.pos :]
 
 
 def payload(document) -> dict:
@@ -127,6 +148,7 @@ class Orders:
         self.settings = settings
         self.log = log
         self.rotate: object = None  # `eventlog.Log.rotate`
+        self.backups: object = None  # `backup.Keeper`
         self.restart = False
         self.refused = (b"", 0)
 
@@ -140,7 +162,9 @@ class Orders:
         if any(result[0] == name for result in self.record.get(record.RESULTS, ())):
             raise Refused(ORDER_REPLAY)  # the same file was found again, which is no event
         try:
+            document, attached = split(document)
             order, counters = self._judge(document)
+            self._check_attached(order, attached)
         except Refused as refused:
             if self.refused != (name, refused.code):
                 self.refused = (name, refused.code)
@@ -150,13 +174,13 @@ class Orders:
             return self._by_engine(order[1], document, name)
         if 3 in order:
             self.engine.ledger.append(ledger.NONCE)  # spent: if the power goes now, the order has to be given anew
-        self.record.update({record.COUNTERS: counters, record.PENDING: [document, 1]})
+        if attached:
+            self.backups.brought(attached)  # type: ignore[attr-defined]
+        self.record.update({record.COUNTERS: counters, record.PENDING: [document, 1, name]})
         return self._finish(order, name)
 
     def _judge(self, document: bytes) -> tuple:
         """(members, counters to remember) of an order that is to be obeyed."""
-        if len(document) > MAX_ORDER:
-            raise Refused(LIMIT)
         key, signed = self.engine.operator(document, right_of(payload(document)[1]))
         order = members(signed)
         self._check_address(order)
@@ -197,6 +221,18 @@ class Orders:
         if not good:
             raise Refused(PERMIT)
 
+    def _check_attached(self, order: dict, attached: bytes) -> None:
+        """What goes with an order is what it names, before anything is spent."""
+        if order[1] != PUT_BACK:
+            if attached:
+                raise Refused(COSE)
+            return
+        argument = order.get(5)
+        if not self.backups or not isinstance(argument, list) or len(argument) != 2:
+            raise Refused(PERMIT)
+        if sha256(attached).digest() != argument[1]:
+            raise Refused(DAMAGED)
+
     # -- doing it -----------------------------------------------------------------------------------------
 
     def _by_engine(self, action: int, document: bytes, name: bytes) -> int:
@@ -215,14 +251,17 @@ class Orders:
         """At every start: finishes an order that a cut interrupted."""
         pending = self.record.get(record.PENDING)
         if not pending:
+            if self.backups:
+                self.backups.done()  # type: ignore[attr-defined]  # a cut came between the result and this
             return
-        document, tries = pending
+        document, tries = pending[:2]
+        name = pending[2] if len(pending) > 2 else digest(document)
         order = payload(document)
         if tries >= MAX_TRIES:
-            self._result(digest(document), order[1], ENGINE_FAULT)
+            self._result(name, order[1], ENGINE_FAULT)
             return
-        self.record.update({record.PENDING: [document, tries + 1]})
-        self._finish(order, digest(document))
+        self.record.update({record.PENDING: [document, tries + 1, name]})
+        self._finish(order, name)
 
     def _finish(self, order: dict, name: bytes) -> int:
         """Does it and keeps the result; what an order changes in the device record goes there in one step with it."""
@@ -232,6 +271,8 @@ class Orders:
         except Refused as refused:
             code = refused.code
         self._result(name, order[1], code, changes)
+        if order[1] == PUT_BACK:
+            self.backups.done()  # type: ignore[attr-defined]
         return code
 
     def _result(self, name: bytes, action: int, code: int, changes=None) -> None:
@@ -265,6 +306,10 @@ class Orders:
             return {record.WANTED: argument}
         if action == ROTATE and argument is None:
             return self.rotate(name) if self.rotate else None  # type: ignore[operator]
+        if action == BACKUP and self.backups:
+            return self.backups.keep(argument)  # type: ignore[attr-defined]
+        if action == PUT_BACK and self.backups and isinstance(argument, list) and len(argument) == 2:
+            return self.backups.put_back(argument[0], argument[1], RANK)  # type: ignore[attr-defined]
         if action == PRODUCTION and argument is None:
             self.restart = True
             return {record.PRODUCTION: 1}

@@ -94,6 +94,8 @@ SCHEMA = (
     ("notify_to", WORDS, ("application", "syslog"), ["application"], KEEP, ADMIN, "at once"),
     # Log server that gets the event log (RFC 5424), for example "udp://10.0.0.7:514".
     ("syslog", URL, ("udp://", "tcp://", "tls://"), "", KEEP, ADMIN, "next poll"),
+    # DDI: hours between reports that nobody asked for; 0 for none but after updates and changes of the verdict.
+    ("report_every", NUMBER, (0, 8760), 24, KEEP, ADMIN, "at once"),
     # Groups that this device belongs to, for operator orders.
     ("groups", NAMES, (8, 32), [], KEEP, ORDER, "at once"),
     # Interfaces that are open besides the network; a production build never opens more than its profile allows.
@@ -178,7 +180,8 @@ def _network(pair) -> bool:
     return _printable(pair[0], 32) and len(pair[0]) > 0 and _printable(pair[1], 64)
 
 
-def _migrated(version: int, values: dict) -> dict:
+def migrated(version: int, values: dict) -> dict:
+    """The values of an earlier *version* as this one has them."""
     for old, forward, _ in MIGRATIONS:
         if old >= version:
             values = forward(values)
@@ -219,9 +222,9 @@ class Settings:
                 self.pending = pending
                 self.tries = tries if isinstance(tries, int) else MAX_TRIES
             if isinstance(version, int) and version < VERSION:
-                self.values = _migrated(version, self.values)
+                self.values = migrated(version, self.values)
         else:
-            self.values = _migrated(0, settings.read(settings.SETTINGS) or _built_in())
+            self.values = migrated(0, settings.read(settings.SETTINGS) or _built_in())
             self.values.pop(OF_ONE_DEVICE, None)
 
     def get(self, name: str, pending: bool = False):
@@ -339,28 +342,3 @@ class Settings:
             if line[1] == SECRET:
                 values[line[0]] = values[line[0]] != ""
         return sha256(encode(values)).digest()
-
-    def backup(self, key: bytes) -> bytes:
-        """All values, encrypted and authenticated under *key* (32 bytes, or a passphrase as text). See `seal`."""
-        from .cbor import encode
-        from .seal import seal
-
-        return seal(key, encode({"version": VERSION, "values": self.all()}))
-
-    def put_back(self, key: bytes, document: bytes, role: int) -> None:
-        """The values of a backup; what this version does not know is passed over. Raises Refused, with nothing changed.
-
-        They are set as any other change: only names that *role* may change, networks only kept once they worked.
-        """
-        from .cbor import decode
-        from .seal import unseal
-
-        content = decode(unseal(key, document))
-        values = content.get("values") if isinstance(content, dict) else None
-        if not isinstance(values, dict):
-            raise Refused(SETTING)
-        version = content.get("version")
-        if isinstance(version, int) and version < VERSION:
-            values = _migrated(version, values)
-        known = [line[0] for line in SCHEMA if line[5] <= role]
-        self.change({name: values[name] for name in values if name in known}, role)

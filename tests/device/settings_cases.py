@@ -2,7 +2,7 @@
 import json
 import os
 
-from sekisho import policy, seal, settings, store, values
+from sekisho import backup, policy, seal, settings, store, values
 from sekisho.values import ADMIN, ORDER, USER, Settings
 
 from device.claims import refusal
@@ -218,30 +218,31 @@ def test_the_digest_tells_values_apart_and_no_passphrases():
 
 
 KEY = bytes(range(32))
+DEVICE = bytes(range(16))
 
 
 def test_a_backup_brings_the_settings_to_another_device():
     made = fresh({"server": "http://a", "wifi": [["Caf\u00e9 \u6771\u4eac", "12345678"]], "poll": 60})
     made.change({"groups": ["north"]}, ORDER)
-    document = made.backup(KEY)
+    document = backup.take(made, DEVICE, KEY)
     assert b"12345678" not in document
-    assert document != made.backup(KEY)
+    assert document != backup.take(made, DEVICE, KEY)
     other = fresh()
-    other.put_back(KEY, document, ADMIN)
+    backup.put_back(other, DEVICE, KEY, document, ADMIN)
     assert other.get("poll") == 60
     assert other.get("groups") == []  # only an order may set them
     assert other.get("wifi") == []
     other.proved()
     assert Settings().get("wifi") == [["Caf\u00e9 \u6771\u4eac", "12345678"]]
-    other.put_back(KEY, document, ORDER)
+    backup.put_back(other, DEVICE, KEY, document, ORDER)
     assert Settings().get("groups") == ["north"]
 
 
 def test_a_backup_that_was_changed_anywhere_or_opened_with_another_key_is_refused():
     made = fresh({"poll": 60})
-    document = made.backup(KEY)
-    assert refusal(made.put_back, bytes(32), document, ORDER) == "BACKUP"
-    assert refusal(made.put_back, "a passphrase", document, ORDER) == "BACKUP"
+    document = backup.take(made, DEVICE, KEY)
+    assert refusal(backup.put_back, made, DEVICE, bytes(32), document, ORDER) == "BACKUP"
+    assert refusal(backup.put_back, made, DEVICE, "a passphrase", document, ORDER) == "BACKUP"
     for at in range(0, len(document), 7):
         changed = bytearray(document)
         changed[at] ^= 1
@@ -249,8 +250,8 @@ def test_a_backup_that_was_changed_anywhere_or_opened_with_another_key_is_refuse
     for size in (0, 3, 28, 59, len(document) - 1):
         assert refusal(seal.unseal, KEY, document[:size]) == "BACKUP"
     assert refusal(seal.unseal, KEY, bytes(seal.MAX_SEALED + 1)) == "LIMIT"
-    assert refusal(made.put_back, KEY, seal.seal(KEY, b"\xa1\x01\x02"), ORDER) == "SETTING"
-    assert refusal(made.put_back, KEY, seal.seal(KEY, b"\x9f"), ORDER) == "CBOR"
+    assert refusal(backup.put_back, made, DEVICE, KEY, seal.seal(KEY, b"\xa1\x01\x02"), ORDER) == "SETTING"
+    assert refusal(backup.put_back, made, DEVICE, KEY, seal.seal(KEY, b"\x9f"), ORDER) == "CBOR"
 
 
 def test_a_passphrase_opens_its_backup_and_a_short_one_is_refused():

@@ -23,12 +23,13 @@ from helpers import micropython
 CASES = Path(__file__).parents[1] / "device"
 
 
-class _Aes:
+class Aes:
     """`cryptolib.aes` in ECB, which is all that device code uses."""
 
     def __init__(self, key: bytes, mode: int) -> None:
         assert mode == 1
         self._encrypt = Cipher(AES(bytes(key)), ECB()).encryptor()
+        self._decrypt = Cipher(AES(bytes(key)), ECB()).decryptor()
 
     def encrypt(self, data: Any, out: Any = None) -> bytes:
         done = self._encrypt.update(bytes(data))
@@ -36,11 +37,14 @@ class _Aes:
             out[:] = done
         return done
 
+    def decrypt(self, data: Any) -> bytes:
+        return self._decrypt.update(bytes(data))
+
 
 def stand_in_for_cryptolib() -> None:
     """CPython has no `cryptolib`."""
     module: Any = types.ModuleType("cryptolib")
-    module.aes = _Aes
+    module.aes = Aes
     sys.modules.setdefault("cryptolib", module)
 
 

@@ -47,7 +47,20 @@ STOCK_SOURCES = ("boot.py", "main.py")
 PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
 """All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
 ROOMY = (
-    *("account", "byhand", "card", "cbor", "courier", "devicekey", "door", "duties", "efuse", "eventlog", "hardware"),
+    *(
+        "account",
+        "backup",
+        "byhand",
+        "card",
+        "cbor",
+        "courier",
+        "devicekey",
+        "door",
+        "duties",
+        "efuse",
+        "eventlog",
+        "hardware",
+    ),
     *("interfaces", "line", "orders", "peer", "record", "report", "seal", "secure", "signing", "syslog", "wipe"),
     *("accounts", "safe", "console", "console_files", "console_form", "console_pages", "console_text"),
     *("console_web", "console_words"),

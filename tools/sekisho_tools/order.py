@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from sekisho import orders as device
+from sekisho import seal
 from sekisho_boot.reasons import Refused
 from sekisho_boot.reasons import name as reason_name
 
@@ -30,6 +32,8 @@ DEFAULT_LIFETIME = 30 * DAY
 """Seconds after which an order is not obeyed any more, unless told otherwise."""
 NONCE_ONLY = ("rollback", "unlock")
 """Actions that the engine itself judges: for one device, with the nonce it drew."""
+KEYED = ("backup", "put-back")
+"""Actions whose argument is the key of a backup."""
 NAMES: dict[int, str] = {number: action for action, (number, _, _) in device.ACTIONS.items()}
 
 
@@ -132,6 +136,26 @@ def argument(action: str, values: list[str], until: int | None = None) -> Any:
     return None
 
 
+def backup_argument(action: str, secret: str | bytes, kek: bytes | None, sealed: bytes | None) -> Any:
+    """The argument of `backup` or `put-back`. *secret* is a passphrase, or a key of 32 bytes, which is wrapped under
+    the key-encryption key *kek* of the device (16 bytes); *sealed* is the backup to put back. ToolError ORDER."""
+    if isinstance(secret, str):
+        if len(secret) < seal.MIN_PASSPHRASE:
+            raise ToolError("ORDER", f"A passphrase has at least {seal.MIN_PASSPHRASE} characters.")
+        key: Any = secret
+    elif kek is None:
+        raise ToolError("ORDER", "A backup key travels wrapped: give the key-encryption key of the device (--kek).")
+    else:
+        key = [hashlib.sha256(b"sekisho kek" + kek).digest()[:8], aes_key_wrap(kek, secret)]
+    if (action == "put-back") != (sealed is not None):
+        raise ToolError("ORDER", "put-back takes the backup (--attach), and no other action does.")
+    if sealed is None:
+        return key
+    if len(sealed) > device.MAX_ATTACHED:
+        raise ToolError("LIMIT", f"The backup has {len(sealed)} bytes; devices take {device.MAX_ATTACHED}.")
+    return [key, hashlib.sha256(sealed).digest()]
+
+
 def _hex(values: list[str], size: int | None, what: str) -> bytes:
     try:
         data = bytes.fromhex(values[0]) if len(values) == 1 else None
@@ -142,16 +166,23 @@ def _hex(values: list[str], size: int | None, what: str) -> bytes:
     return data
 
 
-def sign(payload: bytes, signer: keys.Signer, log: Path | None = None) -> bytes:
-    """The order as it goes to devices. ToolError ORDER for a payload that is none, KEY_ROLE for another key."""
+def sign(payload: bytes, signer: keys.Signer, log: Path | None = None, attachment: bytes = b"") -> bytes:
+    """The order as it goes to devices, with the backup that it is to put back behind it.
+
+    ToolError ORDER for a payload that is none or names another *attachment*, KEY_ROLE for another key.
+    """
     order = parse_payload(payload)
+    wanted = order.argument[1] if order.action == "put-back" else None
+    if wanted != (hashlib.sha256(attachment).digest() if attachment else None):
+        told = "needs the backup that it names" if wanted else "takes no attachment"
+        raise ToolError("ORDER", f"This order {told} (--attach).")
     keys.require(signer.statement, "operator", None)
     if log is not None:
         keys.record(log, f"order {order.action}", signer, hashlib.sha256(payload).hexdigest())
     document = cose.sign1(order.encode(), signer, attached=True)
     if len(document) > device.MAX_ORDER:
         raise ToolError("LIMIT", f"The order has {len(document)} bytes; devices take {device.MAX_ORDER}.")
-    return document
+    return document + attachment
 
 
 def parse_payload(payload: bytes) -> Order:
@@ -168,11 +199,14 @@ def parse_payload(payload: bytes) -> Order:
 
 @dataclass(frozen=True)
 class Signed:
-    """A signed order: what it says and by which key id, nothing verified. *name* is how devices name it in results."""
+    """A signed order: what it says and by which key id, nothing verified. *name* is how devices name it in results,
+    *document* the order without what goes with it, *attached*."""
 
     order: Order
     key_id: bytes | None
     name: str
+    document: bytes
+    attached: bytes
 
 
 def parse(document: bytes) -> Signed | Order:
@@ -180,12 +214,13 @@ def parse(document: bytes) -> Signed | Order:
     if document[:1] != b"\xd2":
         return parse_payload(document)
     try:
-        device.payload(document)
+        bare, attached = device.split(document)
+        device.payload(bare)
     except Refused as refused:
         raise ToolError("ORDER", f"This is no operator order ({reason_name(refused.code)}).") from None
-    parts = strict_cbor.loads(document).value
+    parts = strict_cbor.loads(bare).value
     kid = parts[1].get(cose.LABEL_KID)
-    return Signed(parse_payload(parts[2]), kid, device.digest(document).hex())
+    return Signed(parse_payload(parts[2]), kid, device.digest(document).hex(), bare, attached)
 
 
 def verify(document: bytes, key_set: bytes) -> tuple[Signed, keyset.OperatorKey]:
@@ -207,7 +242,7 @@ def verify(document: bytes, key_set: bytes) -> tuple[Signed, keyset.OperatorKey]
     if isinstance(signed.order.address, list) and signed.order.address[0] == device.CLASS:
         judge.port.classes = (bytes(signed.order.address[1]),)
     try:
-        public, _ = engine.Engine.operator(judge, document, device.ACTIONS[signed.order.action][1])  # type: ignore[arg-type]
+        public, _ = engine.Engine.operator(judge, signed.document, device.ACTIONS[signed.order.action][1])  # type: ignore[arg-type]
     except Refused as refused:
         name = reason_name(refused.code)
         raise ToolError(name, f"Devices with this key set would not obey the order ({name}).") from None
@@ -251,7 +286,10 @@ def describe(order: Order) -> dict[str, str]:
             order.nonce if order.nonce is not None else order.counter
         ),
     }
-    if order.argument is not None:
+    if order.action in KEYED:
+        key = order.argument[0] if order.action == "put-back" else order.argument
+        shown["key"] = "a passphrase, in the order" if isinstance(key, str) else f"wrapped for {bytes(key[0]).hex()}"
+    elif order.argument is not None:
         shown["argument"] = _words(order.argument)
     if order.reason:
         shown["reason"] = order.reason

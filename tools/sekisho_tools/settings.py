@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from . import cose, strict_cbor
 from . import device_code as _device_code  # makes the device packages importable
 from .errors import ToolError
 
 assert _device_code
-from sekisho import cbor, seal  # noqa: E402
+from sekisho import backup, cbor, report, seal  # noqa: E402
 from sekisho import values as device  # noqa: E402
 from sekisho_boot.reasons import Refused, name  # noqa: E402
 
@@ -90,11 +91,35 @@ def parse(text: str) -> tuple[str, Any]:
         return key, value
 
 
+def sealed(document: bytes) -> bytes:
+    """The sealed settings in *document*: itself, or what a device signed for its server (`sekisho.backup.statement`),
+    its signature not looked at: opening it shows who had the key. ToolError BACKUP."""
+    if document[:1] != b"\xd2":
+        return document
+    found = statement(document)
+    if found is None:
+        raise ToolError("BACKUP", "This is no backup of a device.")
+    return found[1]
+
+
+def statement(document: bytes) -> tuple[dict[Any, Any], bytes, bytes] | None:
+    """(claims, sealed settings, key id) of a backup as a device signs it, nothing verified; None for anything else."""
+    try:
+        parts = strict_cbor.loads(document).value
+        claims = strict_cbor.loads(parts[2])
+        content, kid = claims[report.SEKISHO][1], parts[1][cose.LABEL_KID]
+        ueid = claims[report.UEID]
+    except (ToolError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    good = claims.get(report.PROFILE) == backup.PROFILE and all(isinstance(x, bytes) for x in (content, kid, ueid))
+    return (claims, content, kid) if good and len(ueid) == 17 else None
+
+
 def open_backup(document: bytes, key: bytes | str) -> dict[str, Any]:
     """The values in a backup that a device exported. ToolError BACKUP or LIMIT."""
     _use_cryptography()
     try:
-        content: Any = cbor.decode(seal.unseal(key, document))  # type: ignore[no-untyped-call]
+        content: Any = cbor.decode(seal.unseal(key, sealed(document)))  # type: ignore[no-untyped-call]
     except Refused as refused:
         raise ToolError(
             name(refused.code), "The backup does not open: another key or passphrase, or it was changed."

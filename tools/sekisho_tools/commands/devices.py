@@ -17,7 +17,7 @@ from ..text import printable
 from ._server import FilterOption, JsonOption, with_api
 
 app = typer.Typer(no_args_is_help=True)
-MAX_ORDER = 4096
+MAX_ORDER = 8160
 UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 

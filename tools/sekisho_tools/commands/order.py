@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from uuid import UUID
 
 import typer
 
-from .. import cose, keys
+from .. import cose, keys, packing, settings
 from .. import line as lines
 from .. import order as orders
 from ..errors import ToolError
@@ -50,14 +51,33 @@ def create(
     counter: Annotated[int | None, typer.Option(min=1, help="Larger than in any order of this key before.")] = None,
     expires: Annotated[str, typer.Option(help="Not obeyed after this time.")] = "30d",
     until: Annotated[str | None, typer.Option(help="With postpone: not before this time.")] = None,
+    attach: Annotated[Path | None, typer.Option(help="With put-back: the backup; give it to `sign` as well.")] = None,
+    backup_key: Annotated[
+        Path | None,
+        typer.Option("--backup-key", help="With backup, put-back: 32 bytes; made if there are none. Needs --kek."),
+    ] = None,
+    kek: Annotated[
+        Path | None, typer.Option(help="Key-encryption key of the device (`issue kek`) or of a group of its.")
+    ] = None,
+    passphrase_fd: Annotated[
+        int | None,
+        typer.Option("--passphrase-fd", metavar="N", min=0, help="Passphrase of a backup from this descriptor."),
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="Why, for those who read the log.")] = None,
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("order.cbor"),
 ) -> None:
     """Put an order together, to be signed by `order sign`, here or on another machine."""
+    if action in orders.KEYED:
+        secret = _backup_secret(backup_key, passphrase_fd, fresh=action == "backup")
+        sealed = settings.sealed(read_file(attach, "backup", _MAX)) if attach else None
+        wrapping = packing.read_group_key(kek).kek if kek else None
+        argument = orders.backup_argument(action, secret, wrapping, sealed)
+    else:
+        argument = orders.argument(action, values or [], _time(until, "--until"))
     made = orders.create(
         action,
         orders.Address(device, product, group),
-        argument=orders.argument(action, values or [], _time(until, "--until")),
+        argument=argument,
         nonce=nonce,
         counter=counter,
         expires=_time(expires, "--expires"),
@@ -67,11 +87,24 @@ def create(
     typer.echo(f"Wrote {out}, not signed yet.")
 
 
+def _backup_secret(file: Path | None, descriptor: int | None, *, fresh: bool) -> bytes | str:
+    """The key in *file*, made now where it may be and is not there; else a passphrase, which stands in the order."""
+    if file is None:
+        return keys.Passphrases(descriptor).get("the backup").decode(errors="replace")
+    if fresh and not file.exists():
+        write_atomic(file, os.urandom(32), mode=0o600)
+    key = read_file(file, "backup key", 64)
+    if len(key) != 32:
+        raise ToolError("BACKUP", f"{file} has {len(key)} bytes; a key has 32.")
+    return key
+
+
 @app.command(epilog="Example: sekisho order sign poll.order --key keys/operator-1.key --out poll.cose")
 def sign(
     order: OrderFile,
     key: Annotated[str, typer.Option("--key", metavar="KEY", help="An operator's .key file or pkcs11: URI.")],
     out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("order.cose"),
+    attach: Annotated[Path | None, typer.Option(help="The backup that an order `put-back` names.")] = None,
     log: Annotated[Path | None, typer.Option(help="Signing log; beside the key if left out.")] = None,
     passphrase_fd: Annotated[
         int | None,
@@ -82,7 +115,8 @@ def sign(
     payload = read_file(order, "order", _MAX)
     told = orders.parse_payload(payload)
     signer = keys.open_signer(key, keys.Passphrases(passphrase_fd), role="operator")
-    document = orders.sign(payload, signer, log or keys.log_path(key))
+    sealed = settings.sealed(read_file(attach, "backup", _MAX)) if attach else b""
+    document = orders.sign(payload, signer, log or keys.log_path(key), sealed)
     write_atomic(out, document)
     typer.echo(f"Signed {told.action} with {signer.key_id.hex()}: {out}.")
 
@@ -128,6 +162,9 @@ def send(
         Path | None, typer.Option(help="With --port and an order `report`: write the signed report here.")
     ] = None,
     log: Annotated[Path | None, typer.Option(help="With --report: write the event log here.")] = None,
+    backup: Annotated[
+        Path | None, typer.Option(help="With --port and an order `backup`: write the sealed settings here.")
+    ] = None,
 ) -> None:
     """Hand over a signed order: to the static directory that devices ask, or to a device at a serial port."""
     document = read_file(order, "order", _MAX)
@@ -144,7 +181,7 @@ def send(
         told = line.hello()
         line.order(document)
         typer.echo(f"{told.device}: obeyed.")
-        for target, what in ((report, lines.device.REPORT), (log, lines.device.LOG)):
+        for target, what in ((report, lines.device.REPORT), (log, lines.device.LOG), (backup, lines.device.BACKUP)):
             if target is not None:
                 write_atomic(target, line.read(what))
                 typer.echo(f"Wrote {target}.")

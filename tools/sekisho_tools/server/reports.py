@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import cose, device_code, order, report, strict_cbor, wipe
+from .. import cose, device_code, order, report, settings, strict_cbor, wipe
 from ..errors import ToolError
 
 assert device_code
@@ -34,7 +34,7 @@ def verdict(body: bytes, public_key: bytes | None) -> str:
     if public_key is None and _statement(body):
         return UNVERIFIED
     try:
-        found = report.parse(body)
+        found = _backup(body) or report.parse(body)
         if public_key is None:
             return UNVERIFIED
         report.check_signature(found, public_key)
@@ -54,6 +54,12 @@ def _statement(body: bytes) -> tuple[report.Report, str] | None:
         return report.Report(claims, {}, parts[1][cose.LABEL_KID], body), deed
     except (ToolError, *_HOSTILE):
         return None
+
+
+def _backup(body: bytes) -> report.Report | None:
+    """The settings of a device, sealed, its signature not yet checked."""
+    found = settings.statement(body)
+    return found and report.Report(found[0], {}, found[2], body)
 
 
 def last_words(body: bytes, public_key: bytes | None) -> str | None:
@@ -82,6 +88,8 @@ def shown(body: bytes, public_key: bytes | None) -> tuple[dict[str, str], list[s
     if last := _statement(body):
         more = wipe.parse(body).describe() if wipe.is_statement(body) else {}
         return {"last statement": last[1], **more}, []
+    if kept := settings.statement(body):
+        return {"backup": f"the settings, sealed ({len(kept[1])} bytes); sekisho settings open reads it"}, []
     try:
         found = report.parse(body)
         said = {name[:MAX_SHOWN]: value[:MAX_SHOWN] for name, value in report.describe(found).items()}

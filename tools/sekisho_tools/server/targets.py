@@ -27,8 +27,8 @@ MAX_REPORT = 32 * 1024
 MIN_TOKEN = 16
 RETIRED = "decommissioned"
 """Update status of a device whose identity is refused for good (ours; hawkBit has none like it)."""
-MAX_ORDER = 2048
-"""Bytes of an operator order (docs/orders.md)."""
+MAX_ORDER = 8160
+"""Bytes of an operator order with what goes with it (docs/orders.md)."""
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9\s_\-!@#$%^&*()+=\[\]{}|;:'\",.<>/\\?]{0,128}", re.ASCII)
 _CONTROLLER = re.compile(r"[^/\\\x00-\x1f\x7f]{1,256}")
 
