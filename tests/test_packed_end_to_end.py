@@ -44,13 +44,18 @@ def device(product: Product, *groups: bytes) -> World:
 
 
 def offer(
-    product: Product, sequence: int, *, compress: bool, groups: tuple[packing.GroupKey, ...]
+    product: Product,
+    sequence: int,
+    *,
+    compress: bool,
+    groups: tuple[packing.GroupKey, ...],
+    cipher: int = packing.A128CTR,
 ) -> dict[bytes, bytes]:
     """Publish NEW packed; returns the packed payloads."""
     product.personalities.images[imagefile.parse(NEW).digest.hex()] = product.personality("new", application=NOTES)
     parts = (release.Component("fw", NEW),)
     identity = [str(__import__("uuid").UUID(bytes=one)) for one in (product.device.vendor, product.device.classes[0])]
-    request = release.Request(*identity, "2", sequence, parts, compress=compress, groups=groups)
+    request = release.Request(*identity, "2", sequence, parts, compress=compress, groups=groups, cipher=cipher)
     made = release.create(request, product.keys.release[0], product.keys.document)
     payloads = [] if groups else [NEW]
     product.publish(made.envelope, *payloads, *made.packed.values())
@@ -93,6 +98,21 @@ def test_a_key_set_that_forbids_the_encryption_stops_it_on_a_running_device(prod
     assert "key set 2 accepted" in said
     assert "sekisho: ALGORITHM" in said
     assert world.flash_path.read_bytes()[LAYOUT["ota_1"].offset :][: LAYOUT["ota_1"].size] == before
+
+
+@pytest.mark.requirement("STS09")
+def test_a_key_set_that_asks_for_longer_keys_gets_them_on_a_running_device(product: Product) -> None:
+    world = device(product, GROUP.kek)
+    path = product.folder / "longer.cose"
+    product.keys = product.keys.next(algorithms={3: (packing.A256CTR,)})
+    path.write_bytes(product.keys.document)
+    publish(product.root, product.class_id, [path])
+    offer(product, 2, compress=True, groups=(GROUP,), cipher=packing.A256CTR)
+    said = consoles(run(world, "runs already"))
+    assert "key set 2 accepted" in said
+    assert "the new application" in said
+    row = LAYOUT["ota_1"]
+    assert world.flash_path.read_bytes()[row.offset : row.offset + len(NEW)] == NEW
 
 
 @pytest.mark.requirement("UPE11")

@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import io
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import cbor2
 import pytest
+from cryptography.hazmat.primitives import keywrap
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from device import payload_cases
 from helpers import deflate, firmware, images, micropython
 from helpers.keys import ISSUED, make_keyset
@@ -21,7 +24,7 @@ from sekisho_boot import keyset
 from sekisho_boot import suit as boot
 from sekisho_boot.reasons import Refused
 from sekisho_boot.reasons import name as reason
-from sekisho_tools import layout, packing, release, suit, suit_run
+from sekisho_tools import cose, layout, packing, release, suit, suit_run
 from sekisho_tools.errors import ToolError
 from sekisho_tools.identity import Identity
 
@@ -78,6 +81,7 @@ KINDS = {
     "compressed": {"compress": True},
     "encrypted": {"groups": (OTHER, GROUP)},
     "both": {"compress": True, "groups": (GROUP,)},
+    "both, with a long key": {"compress": True, "groups": (OTHER, GROUP), "cipher": packing.A256CTR},
 }
 
 
@@ -288,6 +292,45 @@ def test_an_encryption_that_the_key_set_no_longer_allows_is_not_decrypted(monkey
         with pytest.raises(Refused) as caught:
             payload.choose(forms, [Kek(GROUP.kek)], trusted)
         assert reason(caught.value.code) == "ALGORITHM"
+
+
+@pytest.mark.requirement("STS09")
+def test_the_length_of_the_content_key_follows_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the roots choose, devices decrypt; and nothing else, though they could."""
+    deflate.install(monkeypatch)
+    strict = make_keyset(algorithms=STRONGER)
+    request = release.Request(VENDOR, CLASS, "1.0", 2, (release.Component("fw", IMAGE),), groups=(GROUP,))
+    long = release.create(replace(request, cipher=packing.A256CTR), strict.release[0], strict.document)
+    form = payload.choose(
+        payload.offers(long.envelope, check(long.envelope))[0], [Kek(GROUP.kek)], keyset.parse(strict.document)
+    )
+    assert form.key is not None
+    assert len(form.key[0]) == 32
+    (content,) = long.packed.values()
+    stream = Cipher(algorithms.AES(form.key[0]), modes.CTR(form.key[1])).decryptor()
+    assert stream.update(content) == IMAGE
+    ((_, packed),) = packing.packed_forms(suit.decode(long.envelope))
+    assert packing.unpack(packed, content, len(IMAGE), [GROUP]) == IMAGE
+    only_short = keyset.parse(make_keyset(algorithms={3: (packing.A128CTR,)}).document)
+    with pytest.raises(Refused) as caught:
+        payload.choose(payload.offers(long.envelope, check(long.envelope))[0], [Kek(GROUP.kek)], only_short)
+    assert reason(caught.value.code) == "ALGORITHM"
+
+
+def test_a_content_key_of_the_wrong_length_is_refused() -> None:
+    """A key of 128 bits under the name of 256: whoever made it cannot make a device weaker than its policy."""
+    for content, length in ((packing.A256CTR, 16), (packing.A128CTR, 32), (-65533, 24), (1, 16)):
+        wrapped = keywrap.aes_key_wrap(GROUP.kek, bytes(length))
+        recipients = [[b"", {1: packing.A128KW, 4: GROUP.key_id}, wrapped]]
+        encoded = cose.encode(cbor2.CBORTag(96, [b"", {1: content, 5: bytes(16)}, None, recipients]))
+        if content in packing.CONTENT_ALGORITHMS:
+            assert payload._unlock(encoded, [Kek(GROUP.kek)]) == (content, None)
+        else:
+            with pytest.raises(Refused) as caught:
+                payload._unlock(encoded, [Kek(GROUP.kek)])
+            assert reason(caught.value.code) == "PARAMETER"
+        with pytest.raises(ToolError, match="PARAMETER"):
+            packing.decrypt(b"x", encoded, [GROUP])
 
 
 @pytest.mark.requirement("STS09")

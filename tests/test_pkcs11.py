@@ -15,7 +15,7 @@ import pytest
 from helpers.cli import Result, Runner
 from helpers.fleet import firmware
 from helpers.needs import lacking
-from sekisho_tools import ceremony, cose, keys, keyset, pkcs11_keys, release_desk, signlog
+from sekisho_tools import audit_file, ceremony, cose, keys, keyset, pkcs11_keys, release_desk, signlog
 from sekisho_tools.errors import ToolError
 
 MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/lib64/libsofthsm2.so")
@@ -364,3 +364,23 @@ def test_destroying_a_token_key_needs_its_key_id(run: Runner) -> None:
     assert run(f"keys destroy {ROOT} --key-id {told.key_id.hex()}", PIN).code == 0
     assert run(f"keys show {ROOT}").error == "KEY_UNKNOWN"
     assert cose.key_id(told.public_key) == told.key_id
+
+
+@pytest.mark.requirement("ORG04")
+def test_an_audit_bundle_lists_the_keys_of_a_token_and_is_signed_on_it(run: Runner) -> None:
+    aiko = "pkcs11:token=safe;object=aiko"
+    assert run(f"keys generate {aiko} --role approver --env release", PIN).code == 0
+    assert run(GENERATE, PIN).code == 0
+    pkcs11_keys.close()
+    line = f"audit bundle --out audit.zip --keys keys --token pkcs11:token=safe --sign-with {aiko} --json"
+    made = run(line, PIN)
+    assert made.code == 0, made.err
+    key = keys.load_statement("keys/aiko.pub").key_id.hex()
+    assert json.loads(made.out)["signed_by"] == key
+    verified = run("audit verify audit.zip --key keys/aiko.pub")
+    assert "approver key 'aiko'" in verified.out, verified.err
+    files = audit_file.unpack(Path("audit.zip").read_bytes())
+    kept = {one["key_id"]: one["kept"] for one in json.loads(files["keys.json"])}
+    assert kept[key] == "token safe"
+    assert kept[keys.load_statement("keys/root-1.pub").key_id.hex()] == "file, public only"
+    assert PIN.encode() not in b"".join(files.values())

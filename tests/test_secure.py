@@ -107,7 +107,7 @@ def test_a_component_with_opaque_keys_signs_reports_without_any_change(element: 
 def test_a_component_with_opaque_keys_opens_encrypted_payloads(element: Element) -> None:
     (slot,) = payload.device_keys()
     content = bytes(range(16))
-    assert payload._unwrap(slot, keywrap.aes_key_wrap(bytes(16), content)) == content
+    assert payload._unwrap(slot, keywrap.aes_key_wrap(bytes(16), content), 16) == content
     assert element.asked == ["unwrap"]
     assert not hasattr(slot, "_key")
 

@@ -40,6 +40,7 @@ _COMMON = const(3)  # members of the manifest
 _INSTALL = const(20)
 _COSE_ENCRYPT = const(96)
 _A128CTR = const(-65534)
+_A256CTR = const(-65532)
 _A128KW = const(-3)
 _ZLIB = const(1)  # value of the compression parameter
 
@@ -241,8 +242,8 @@ def choose(forms: list, keks, trusted) -> Form:
         if form.compressed and not _inflates():
             continue
         if form.encryption is not None:
-            form.key = _unlock(form.encryption, keks)
-            if not trusted.allows(CONTENT, _A128CTR):  # `_unlock` takes no other
+            algorithm, form.key = _unlock(form.encryption, keks)
+            if not trusted.allows(CONTENT, algorithm):
                 code = ALGORITHM
                 continue
             if form.key is None:
@@ -260,7 +261,7 @@ def _inflates() -> bool:
 
 
 def _unlock(encryption: bytes, keks):
-    """(content key, first counter block) from a SUIT_Encryption_Info, or None when it is for others."""
+    """(algorithm, (content key, first counter block)) of a SUIT_Encryption_Info; (algorithm, None) where for others."""
     reader = Reader(encryption, wrong=PARAMETER)
     if reader.tag() != _COSE_ENCRYPT or reader.array() != 4 or len(reader.bstr()):
         raise Refused(PARAMETER)
@@ -272,7 +273,9 @@ def _unlock(encryption: bytes, keks):
             counter = _fixed(reader, 16)
         else:
             raise Refused(PARAMETER)
-    if algorithm != _A128CTR or counter is None or reader.head() != (SIMPLE, NULL):
+    size = 16 if algorithm == _A128CTR else 32 if algorithm == _A256CTR else 0
+    content = algorithm
+    if not size or counter is None or reader.head() != (SIMPLE, NULL):
         raise Refused(PARAMETER)
     names = {kek.id: kek for kek in keks}
     key = None
@@ -287,14 +290,14 @@ def _unlock(encryption: bytes, keks):
                 kid = bytes(reader.bstr())
         wrapped = bytes(reader.bstr())
         if key is None and algorithm == _A128KW and kid in names:
-            key = _unwrap(names[kid], wrapped)
+            key = _unwrap(names[kid], wrapped, size)
     reader.done()
-    return key and (key, counter)
+    return content, key and (key, counter)
 
 
-def _unwrap(kek, wrapped: bytes):
+def _unwrap(kek, wrapped: bytes, size: int):
     key = kek.unwrap(wrapped)
-    return key if len(key) == 16 else None
+    return key if len(key) == size else None
 
 
 # -- the bytes ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How payloads travel: compressed, encrypted, or both (docs/decisions/0007-packed-payloads.md).
 
-Compression is zlib (RFC 1950) with a window that a microcontroller can hold. Encryption is AES-128 in counter mode
-under a content key, which is wrapped for each device group (A128CTR and A128KW of
+Compression is zlib (RFC 1950) with a window that a microcontroller can hold. Encryption is AES in counter
+mode under a content key of 128 or 256 bits, which is wrapped for each device group (A128CTR or A256CTR, and A128KW, of
 draft-ietf-suit-firmware-encryption). The image is compressed first, since ciphertext does not compress.
 
 The content key and the first counter follow from the group keys and the bytes to be encrypted, through HKDF. So each
@@ -35,14 +35,18 @@ from .suit_names import COMPRESSION, ZLIB
 assert device_code
 from sekisho_boot import keyset as device_keyset  # noqa: E402
 
-A128CTR, A128KW = -65534, -3
-CONTENT_ALGORITHMS = {A128CTR: "A128CTR"}
+A128CTR, A256CTR, A128KW = -65534, -65532, -3
+CONTENT_ALGORITHMS = {A128CTR: "A128CTR", A256CTR: "A256CTR"}
 """What devices can decrypt: COSE number -> name."""
+CONTENT_NAMES = {name: number for number, name in CONTENT_ALGORITHMS.items()}
 WINDOW = 12
 """Bits of the zlib window: 4 KiB. 32 KiB would make firmware 2.5 % smaller and cost the device 28 KiB of heap more."""
 MAX_WINDOW = 13
 MAX_GROUPS = 16
 KEY_SIZE = 16
+_CONTENT_SIZES = {A128CTR: 16, A256CTR: 32}
+_COUNTER_SIZE = 16
+_PURPOSES = {A128CTR: b"sekisho content key 1", A256CTR: b"sekisho content key 1 A256CTR"}
 _FORMAT = "sekisho-kek-1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -108,43 +112,48 @@ def _ctr(key: bytes, counter: bytes, data: bytes) -> bytes:
     return stream.update(data) + stream.finalize()
 
 
-def encrypt(data: bytes, groups: Sequence[GroupKey]) -> tuple[bytes, bytes]:
-    """(ciphertext, SUIT_Encryption_Info) of *data* for *groups*. Raises ToolError GROUPS."""
+def encrypt(data: bytes, groups: Sequence[GroupKey], content: int = A128CTR) -> tuple[bytes, bytes]:
+    """(ciphertext, SUIT_Encryption_Info) of *data* for *groups*, by the COSE algorithm *content*. ToolError GROUPS."""
     keks = sorted({group.kek for group in groups})
     if not 1 <= len(keks) == len(groups) <= MAX_GROUPS:
         raise ToolError("GROUPS", f"A payload is encrypted for 1 to {MAX_GROUPS} device groups, each named once.")
-    info = b"sekisho content key 1" + hashlib.sha256(data).digest()
-    made = HKDF(SHA256(), 2 * KEY_SIZE, None, info).derive(b"".join(keks))
-    key, counter = made[:KEY_SIZE], made[KEY_SIZE:]
+    size = _CONTENT_SIZES[content]
+    info = _PURPOSES[content] + hashlib.sha256(data).digest()
+    made = HKDF(SHA256(), size + _COUNTER_SIZE, None, info).derive(b"".join(keks))
+    key, counter = made[:size], made[size:]
     recipients = [
         [b"", {1: A128KW, 4: group.key_id}, aes_key_wrap(group.kek, key)]
         for group in sorted(groups, key=lambda group: group.key_id)
     ]
-    encoded = cose.encode(cbor2.CBORTag(96, [b"", {1: A128CTR, 5: counter}, None, recipients]))
+    encoded = cose.encode(cbor2.CBORTag(96, [b"", {1: content, 5: counter}, None, recipients]))
     return _ctr(key, counter, data), encoded
 
 
 def decrypt(data: bytes, encryption: bytes, groups: Sequence[GroupKey]) -> bytes:
     """The plaintext; ToolError CONTENT_KEY when none of *groups* can read it, PARAMETER for another algorithm."""
     info = suit.encryption_info(encryption)
-    if info.algorithm != A128CTR or info.iv is None:
+    size = _CONTENT_SIZES.get(info.algorithm)
+    if size is None or info.iv is None:
         raise ToolError("PARAMETER", "The payload is encrypted in a way that is not supported.")
     keys = {group.key_id: group.kek for group in groups}
     for algorithm, kid, wrapped in info.recipients:
         if algorithm == A128KW and kid in keys and wrapped is not None:
             try:
-                return _ctr(aes_key_unwrap(keys[kid], wrapped), info.iv, data)
+                key = aes_key_unwrap(keys[kid], wrapped)
             except InvalidUnwrap as error:
                 raise ToolError("CONTENT_KEY", "The wrapped content key was not made with this group key.") from error
+            if len(key) != size:
+                raise ToolError("PARAMETER", "The content key has another length than its algorithm wants.")
+            return _ctr(key, info.iv, data)
     raise ToolError("CONTENT_KEY", "None of the group keys given can read this payload.")
 
 
-def pack(data: bytes, compressed: bool, groups: Sequence[GroupKey]) -> tuple[suit.Packed, bytes]:
+def pack(data: bytes, compressed: bool, groups: Sequence[GroupKey], cipher: int = A128CTR) -> tuple[suit.Packed, bytes]:
     """How *data* travels, and the bytes that do; the URI is ``/payload/<sha256>``."""
     content = compress(data) if compressed else data
     encryption = None
     if groups:
-        content, encryption = encrypt(content, groups)
+        content, encryption = encrypt(content, groups, cipher)
     digest = hashlib.sha256(content).digest()
     return suit.Packed(digest, len(content), f"/payload/{digest.hex()}", encryption, compressed), content
 

@@ -200,7 +200,7 @@ class Request:
     *version* is for people, *sequence* for devices. *ties* say what the release asks of the component it does not
     bring. *texts*: language tag -> description. *use_before*: seconds since 1970, or None. *support* (ISO date) and
     *contact* go below each text, and so does the digest of the SBOM *bill*. *compress*: offer a compressed form;
-    *groups*: encrypt for these device groups, and for nobody else.
+    *groups*: encrypt for these device groups, and for nobody else, by *cipher* (COSE number).
     """
 
     vendor: str
@@ -217,6 +217,7 @@ class Request:
     bill: bytes | None = field(default=None, repr=False)
     compress: bool = False
     groups: tuple[packing.GroupKey, ...] = ()
+    cipher: int = packing.A128CTR
 
 
 def read_ties(texts: Sequence[str]) -> tuple[suit.Tie, ...]:
@@ -290,7 +291,7 @@ def draft(request: Request) -> Made:
 def _component(part: Component, request: Request, packed: dict[bytes, bytes]) -> suit.Component:
     forms = []
     if request.groups or request.compress:
-        form, content = packing.pack(part.data, request.compress, request.groups)
+        form, content = packing.pack(part.data, request.compress, request.groups, request.cipher)
         if request.groups or form.size < len(part.data):
             packed[form.digest] = content
             forms.append(form)

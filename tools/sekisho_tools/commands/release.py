@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
@@ -68,6 +68,10 @@ CompressOption = Annotated[bool, typer.Option("--compress", help="Offer a compre
 EncryptOption = Annotated[
     list[Path] | None,
     typer.Option("--encrypt-for", metavar="FILE", help="Encrypt for this device group (see group-key); repeatable."),
+]
+CipherOption = Annotated[
+    Literal["A128CTR", "A256CTR"],
+    typer.Option("--cipher", help="With --encrypt-for: content encryption; the key set's policy must allow it."),
 ]
 BillOption = Annotated[
     Path | None, typer.Option("--sbom", metavar="FILE", help="Your own SBOM (CycloneDX JSON); default: made here.")
@@ -190,6 +194,7 @@ class Contents:
     name: NameOption = None
     compress: CompressOption = False
     encrypt: EncryptOption = None
+    cipher: CipherOption = "A128CTR"
     bill: BillOption = None
     no_bill: NoBillOption = False
 
@@ -215,6 +220,7 @@ class Contents:
             bill=document,
             compress=self.compress,
             groups=tuple(packing.read_group_key(path) for path in self.encrypt or ()),
+            cipher=packing.CONTENT_NAMES[self.cipher],
         )
 
 
