@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from helpers.company import NAME, PASSPHRASE, Company, open_company
 from sekisho_tools import audit, audit_file, device_code, keys, packing, pkcs8, sbom, seal, signlog
+from sekisho_tools.audit_words import NOTES, WORDS
 from sekisho_tools.errors import ToolError
 
 KEYSETS = "--keyset keyset-1.cose --keyset keyset-2.cose --keyset keyset-3.cose"
@@ -114,9 +115,13 @@ def test_the_requirement_table_shows_the_last_results_and_for_what_they_were_fou
     place.write_text(json.dumps(record | {"boot": "0" * 64, "changed": True}))
     files, gaps = audit.gather(audit.Inputs(), tmp_path)
     told = [one for one in gaps if one.startswith("requirements")]
-    assert "recorded for engine 0000000000000000" in told[0]
+    assert "was recorded for engine 0000000000000000" in told[0]
     assert "not committed" in told[1]
     assert "recorded for engine 0000000000000000" in files["index.html"].decode()
+    assert "別のエンジン 0000000000000000" in files["index.ja.html"].decode()
+    for language in ("ja", "en"):
+        assert set(NOTES[language]) == set(NOTES["en"])
+        assert set(WORDS[language]) == set(WORDS["en"])
     place.unlink()
     files, gaps = audit.gather(audit.Inputs(), tmp_path)
     assert "requirements: no results are recorded here (make requirements)" in gaps
@@ -419,3 +424,16 @@ def test_what_is_no_signature_is_refused(small: dict[str, bytes], document: byte
     assert refusal(data).code == "SIGNATURE"
     with pytest.raises(ToolError):
         audit_file.verify(data, seal.Trusted({}))
+
+
+def test_an_unprotected_key_and_a_damaged_one_are_told(company: Company) -> None:
+    told = keys.load_statement(Path("keys/release.pub"))
+    _, data, _ = keys.read_key_file(Path("keys/release.key"))
+    plain = keys._key_file(pkcs8.load(data, PASSPHRASE.encode()), told, None)
+    Path("keys/release.key").write_text(plain)
+    Path("keys/toy.key").write_text("nothing")
+    Path("keys/toy.pub").unlink()
+    err = company.good(WHOLE).err
+    assert f"({told.key_id.hex()}) is not encrypted" in err
+    assert "toy.key cannot be read (KEY_FORMAT)" in err
+    assert b"BEGIN PRIVATE" not in Path("audit.zip").read_bytes()

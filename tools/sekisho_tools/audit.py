@@ -38,7 +38,7 @@ from . import (
     signlog,
     suit,
 )
-from .audit_words import WORDS
+from .audit_words import NOTES, WORDS
 from .errors import ToolError
 from .files import read_file
 
@@ -47,7 +47,6 @@ RECORD = "requirements.json"
 RECORD_FORMAT = "sekisho-requirements-1"
 MAX_KEYSET = 1 << 20
 MAX_SIDECAR = 1 << 20
-OVER = "over its budget (decision 0008 says why)"
 INDEX = {"en": "index.html", "ja": "index.ja.html"}
 
 Rows = list[Sequence[Any]]
@@ -67,13 +66,21 @@ class Inputs:
 
 @dataclass
 class Part:
-    """One entry of the index: *name* is a key of `WORDS`, *notes* are gaps and warnings, in English."""
+    """One entry of the index: *name* is a key of `WORDS`, *notes* are gaps and warnings: key of `NOTES`, its values."""
 
     name: str
     href: str = ""
     words: str = ""
-    notes: list[str] = field(default_factory=list)
+    notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     more: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, key: str, **values: Any) -> None:
+        """Add a gap or warning."""
+        self.notes.append((key, values))
+
+    def told(self, language: str) -> list[str]:
+        """The notes in words."""
+        return [NOTES[language][key].format(**values) for key, values in self.notes]
 
 
 class Bundle:
@@ -98,12 +105,6 @@ class Bundle:
         """Add a JSON file."""
         self.files[name] = (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
-    def note(self, sentence: str, *names: str) -> None:
-        """Add a warning to parts."""
-        for part in self.parts:
-            if part.name in names:
-                part.notes.append(sentence)
-
 
 def gather(inputs: Inputs, root: Path = device_code.ROOT) -> tuple[dict[str, bytes], list[str]]:
     """(name -> content of every file but manifest and signature, warnings). *root* holds docs/ and LICENSE.
@@ -123,7 +124,7 @@ def gather(inputs: Inputs, root: Path = device_code.ROOT) -> tuple[dict[str, byt
     for language, name in INDEX.items():
         _index(bundle, language, name)
     _refuse_secrets(bundle.files)
-    return bundle.files, [f"{part.name}: {note}" for part in bundle.parts for note in part.notes]
+    return bundle.files, [f"{part.name}: {note}" for part in bundle.parts for note in part.told("en")]
 
 
 def _refuse_secrets(files: Mapping[str, bytes]) -> None:
@@ -145,7 +146,7 @@ def _requirements(bundle: Bundle) -> None:
         if recorded["format"] != RECORD_FORMAT:
             raise ValueError(recorded["format"])
     except (OSError, ValueError, KeyError):
-        part.notes.append("no results are recorded here (make requirements)")
+        part.note("no_results")
         return
     results = recorded["requirements"]
     rows = [
@@ -161,14 +162,14 @@ def _requirements(bundle: Bundle) -> None:
     shown = sum(bool(row["shown"]) for row in rows)
     here = device_code.boot_digest()
     if recorded["boot"] != here:
-        part.notes.append(f"recorded for engine {recorded['boot'][:16]}, the one in this bundle is {here[:16]}")
+        part.note("other_engine", what=RECORD, recorded=recorded["boot"][:16], here=here[:16])
     if recorded["changed"]:
-        part.notes.append("recorded with changes that were not committed")
+        part.note("changed")
     part.href = "requirements.html"
     part.words = f"{shown} / {len(rows)}; {recorded['date']}, {recorded['commit'][:12]}"
     part.more = [(RECORD, "JSON")]
     bundle.files[RECORD] = (docs / "evidence" / RECORD).read_bytes()
-    told = {"record": recorded, "rows": rows, "shown": shown, "notes": part.notes}
+    told = {"record": recorded, "rows": rows, "shown": shown, "notes": part.told("en")}
     bundle.page(part.href, "audit_requirements.html", title="Requirements", **told)
 
 
@@ -189,9 +190,10 @@ def _documents(bundle: Bundle) -> None:
     for group, paths in groups.items():
         part = Part(group, more=[(sources[path], _title(path)) for path in paths if path in sources])
         if not part.more:
-            part.notes.append("not found where this sekisho runs from")
+            part.note("not_found")
         bundle.parts.append(part)
     here = device_code.boot_digest()
+    evidence = next(part for part in bundle.parts if part.name == "evidence")
     for path in sorted((docs / "evidence").glob("*.json")):
         if path.name == RECORD:
             continue
@@ -202,9 +204,9 @@ def _documents(bundle: Bundle) -> None:
         except (ValueError, AttributeError):
             told = "unreadable"
         recorded = told if isinstance(told, str) else here
-        bundle.parts[-4].more.append((name, path.name))
+        evidence.more.append((name, path.name))
         if recorded != here:
-            bundle.note(f"{path.name} was recorded for engine {recorded[:16]}, not {here[:16]}", "evidence")
+            evidence.note("other_engine", what=path.name, recorded=recorded[:16], here=here[:16])
 
 
 def _place(path: Path, root: Path) -> str:
@@ -249,7 +251,9 @@ def _engine(bundle: Bundle) -> None:
         rows,
         lines=[(over, total), (False, f"Digest of the sources, which evidence is recorded for: {digest}")],
     )
-    bundle.parts.append(Part("engine", "engine.html", total, [OVER] if over else []))
+    bundle.parts.append(part := Part("engine", "engine.html", str(len(rows))))
+    if over:
+        part.note("over")
 
 
 def _host_sbom(bundle: Bundle) -> None:
@@ -341,18 +345,16 @@ def _keys(bundle: Bundle, inputs: Inputs, chain: Sequence[tuple[bytes, keyset.Ke
         if one.statement:
             statements.append((one.statement, f"file, {one.protection}"))
         else:
-            part.notes.append(f"{Path(one.path).name} cannot be read ({one.protection})")
+            part.note("bad_key", name=Path(one.path).name, why=one.protection)
     for token in inputs.tokens:
         uri = pkcs11_keys.parse_uri(token)
         statements += [(told, f"token {uri.token}") for told in pkcs11_keys.statements(uri)]
     facts = inventory(statements, chain)
-    part.notes += [
-        f"the private half of the key {one.label!r} ({one.key_id}) of the release environment is not encrypted"
-        for one in facts
-        if one.environment == "release" and one.kept == "file, open"
-    ]
+    for fact in facts:
+        if fact.environment == "release" and fact.kept == "file, open":
+            part.note("open_key", label=fact.label, key_id=fact.key_id)
     if not facts:
-        part.notes.append("no key directory, token or key set was named")
+        part.note("no_keys")
         return
     head = (
         "key id",
@@ -401,14 +403,14 @@ def _log(bundle: Bundle, inputs: Inputs) -> None:
     part = Part("log")
     bundle.parts.append(part)
     if inputs.log is None:
-        part.notes.append("no signing log was named")
+        part.note("no_log")
         return
     try:
         entries = signlog.verify(inputs.log)
     except ToolError as error:
         if error.code != "LOG":
             raise
-        part.notes.append(f"the chain does not hold, so the log is left out: {error.sentence}")
+        part.note("bad_log", why=error.sentence)
         return
     head = entries[-1].hash() if entries else signlog.START
     rows: Rows = [(e.number, e.time, e.who, e.what, f"{e.role} {e.key_id}", e.environment, e.object) for e in entries]
@@ -447,14 +449,16 @@ def _releases(bundle: Bundle, inputs: Inputs, chain: Sequence[tuple[bytes, keyse
     for where, decoded in inputs.published:
         found.setdefault(_signed(decoded), (where, decoded))
     if not found:
-        part.notes.append("no release was named")
+        part.note("no_release")
         return
     out = {_signed(decoded) for _, decoded in inputs.published}
     told = [
         _release(name, decoded, chain, _signed(decoded) in out)
         for name, decoded in sorted(found.values(), key=lambda one: (one[1].manifest.sequence_number, one[0]))
     ]
-    part.notes += [f"{one['name']}: {one['signature']}" for one in told if one["bad"]]
+    for one in told:
+        if one["bad"]:
+            part.note("bad_release", name=one["name"], why=one["signature"])
     head = ("sequence", "version", "name", "class", "out", "signature", "manifest SHA-256")
     rows: Rows = [
         (one["sequence"], one["version"], one["name"], one["class"], "yes" if one["published"] else "",
@@ -476,7 +480,7 @@ def _beside(bundle: Bundle, part: Part, path: Path, decoded: suit.Envelope, home
     """SBOM, sidecar and product sheets that lie beside a release and belong to it."""
     bills = publish.bill_beside(path, publish.sbom_digests(decoded.manifest))
     if not bills:
-        part.notes.append(f"{path.name}: its SBOM is not there")
+        part.note("no_sbom", name=path.name)
     for _, bill in bills:
         bundle.files[f"{home}/sbom{sbom.SUFFIX}"] = bill
         part.more.append((f"{home}/sbom{sbom.SUFFIX}", f"SBOM {path.stem}"))
@@ -490,7 +494,7 @@ def _beside(bundle: Bundle, part: Part, path: Path, decoded: suit.Envelope, home
         if same:
             bundle.files[f"{home}/release.json"] = data
         else:
-            part.notes.append(f"{side.name} is of another release and left out")
+            part.note("other_sidecar", name=side.name)
     for found in sheet.beside(path, decoded.digest.value):
         bundle.files[f"{home}/{found.name}"] = read_file(found, "product sheet", sheet.MAX_SHEET)
         part.more.append((f"{home}/{found.name}", found.name))
@@ -551,7 +555,7 @@ def _index(bundle: Bundle, language: str, name: str) -> None:
         lang=language,
         title=words["title"],
         t=words,
-        parts=[{**asdict(part), "title": words[part.name]} for part in bundle.parts],
+        parts=[{**asdict(part), "title": words[part.name], "notes": part.told(language)} for part in bundle.parts],
         other=INDEX[other],
         other_lang=other,
         other_name=WORDS[other]["own_name"],
