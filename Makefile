@@ -6,6 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NODE   := tests/npm/node_modules/.package-lock.json
+GOOSE  := build/goosebit/installed
 
 HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
@@ -37,12 +38,16 @@ $(NODE): $(wildcard tests/npm/package-lock.json)
 	elif test -n "$$CI"; then echo "error[NODE]: CI needs node and npm for the tests on 32-bit MicroPython." >&2; exit 1; \
 	else echo "notice: no node here, so the tests on 32-bit MicroPython will be skipped."; fi
 
+# gooseBit, an update server that is none of ours, in an environment of its own. Optional on a desk, required in CI.
+$(GOOSE): requirements/goosebit.txt | $(READY)
+	@$(BIN)/python scripts/goosebit.py --install
+
 # ---- what a newcomer runs -----------------------------------------------------------------------
 
 demo: $(READY) ## the main job on a simulated ESP32, and what it refuses
 	@$(BIN)/python -m sekisho_tools.demo
 
-test: $(READY) $(NODE) ## all tests, on CPython and on MicroPython
+test: $(READY) $(NODE) $(GOOSE) ## all tests, on CPython and on MicroPython
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(READY) ## style and type checks; changes nothing
@@ -97,10 +102,10 @@ fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
 test-hawkbit: $(READY) ## the tests of the device API against the real Eclipse hawkBit (Java 17, Maven)
 	$(BIN)/python scripts/hawkbit.py
 
-test-goosebit: $(READY) ## our device against gooseBit, a DDI server that is none of ours
+test-goosebit: $(READY) ## only the tests of our device against gooseBit, a DDI server that is none of ours
 	$(BIN)/python scripts/goosebit.py
 
-requirements: $(READY) $(NODE) ## run the tests and write docs/requirements.md
+requirements: $(READY) $(NODE) $(GOOSE) ## run the tests and write docs/requirements.md
 	$(BIN)/python scripts/requirements.py
 	@$(BIN)/python scripts/evidence.py
 

@@ -1,4 +1,4 @@
-"""Our agent on the simulated device against gooseBit, a DDI server that is none of ours (`make test-goosebit`).
+"""Our agent on the simulated device against gooseBit, a DDI server that is none of ours.
 
 gooseBit hands out one file per update. A release of ours is several, so a plugin (tests/goosebit) offers them as one
 chunk whose files lie on a mirror; registration, tokens, polls, attributes, orders and feedback are gooseBit's own.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,21 +17,21 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
+from helpers import goosebit
+from helpers.needs import lacking
 from helpers.site import Product, consoles, firmware, run
 from sekisho_tools.serve import StaticServer
 
-URL = os.environ.get("SEKISHO_GOOSEBIT", "")
 PASSWORD = "correct horse battery"
 OLD, NEW = firmware("old", 60_000), firmware("new", 150_000)
 BREAKS = "import sekisho\nsekisho.on_health(lambda: False)\nasync def main():\n    pass\n"
-
-pytestmark = pytest.mark.skipif(not URL, reason="needs a running gooseBit; `make test-goosebit` starts one")
 
 
 class Goose:
     """gooseBit's own API, for its operator."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str, offers: Path) -> None:
+        self.url, self.offers = url, offers
         form = urlencode({"username": "op@example.com", "password": PASSWORD}).encode()
         try:
             found = self._send("POST", "/setup", form, "application/x-www-form-urlencoded")
@@ -41,7 +40,7 @@ class Goose:
         self.login = {"Authorization": f"Bearer {found['access_token']}"}
 
     def _send(self, method: str, path: str, data: bytes | None, kind: str, **headers: str) -> Any:
-        request = urllib.request.Request(URL + path, data, {"Content-Type": kind, **headers}, method=method)
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": kind, **headers}, method=method)
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -64,7 +63,7 @@ class Lamp:
             "token": self.token,
             "mirrors": [mirror.url],
         }
-        self.offers = Path(os.environ["SEKISHO_OFFER"])
+        self.offers = goose.offers
 
     def offer(self, payload: bytes = NEW, **modules: str) -> None:
         envelope = self.product.offer(2, payload, **modules)
@@ -93,13 +92,16 @@ class Lamp:
 
 
 @pytest.fixture(scope="module")
-def goose() -> Goose:
-    return Goose()
+def goose() -> Iterator[Goose]:
+    if not goosebit.installed():
+        lacking("needs gooseBit in an environment of its own, which `make test` makes (scripts/goosebit.py --install)")
+    with goosebit.running() as (url, offers):
+        yield Goose(url, offers)
 
 
 @pytest.fixture
 def lamp(goose: Goose, tmp_path: Path) -> Iterator[Lamp]:
-    product = Product(tmp_path, server=URL)
+    product = Product(tmp_path, server=goose.url)
     with StaticServer(product.root) as mirror:
         yield Lamp(goose, tmp_path, mirror, product)
 
