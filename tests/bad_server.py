@@ -161,10 +161,19 @@ class BadServer:
             self.honest(sock, headers, self.payload, etag='"b"')
 
     def sin_status(self, sock, headers, path):
-        self.head(sock, int(path.split("/")[2]), "Content-Length: 0", "Retry-After: 7")
+        self.head(sock, int(path.split("/")[2]), "Content-Length: 0", "Retry-After: 70")
 
     def sin_retry_after_years(self, sock, headers, path):
         self.head(sock, 429, "Content-Length: 0", "Retry-After: 999999999")
+
+    def sin_retry_after(self, sock, headers, path):
+        self.head(sock, 503, "Content-Length: 0", "Retry-After: " + path.split("/")[2].replace("%20", " "))
+
+    def sin_busy_midway(self, sock, headers, path):
+        if self.count[path] == 2:
+            self.head(sock, 503, "Content-Length: 0", "Retry-After: 77")
+        else:
+            self.honest(sock, headers, self.payload, cut=5000 if self.count[path] == 1 else None)
 
     def sin_no_length(self, sock, headers, path):
         self.head(sock, 200)

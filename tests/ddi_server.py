@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import struct
+import threading
 
 from bad_server import BadServer
 
 ROOT = "/DEFAULT/controller/v1/lamp%201"
 TOKEN = "TargetToken secret-token-of-the-lamp"
+BIG = b"".join(bytes([sector]) * 4096 for sector in range(34))
+"""A payload long enough that its progress is told, with sectors that are easily told apart."""
 
 
 class DdiServer(BadServer):
@@ -19,6 +23,8 @@ class DdiServer(BadServer):
         super().__init__(payload)
         self.files = {"r.suit": releases["good"], hashlib.sha256(payload).hexdigest(): payload}
         self.releases, self.key_sets = releases, key_sets
+        self.big = BIG
+        self.files[hashlib.sha256(BIG).hexdigest()] = BIG
         self.log: list[str] = []
         self.sums: dict[str, str] = {}
         self.reset("")
@@ -35,6 +41,8 @@ class DdiServer(BadServer):
         self.keys = 0
         self.sums.clear()
         self.after: dict[str, str] = {}  # set when the payload was fetched
+        self.meanwhile = ""  # what becomes of the payload's connection while the device reports progress
+        self.reporting, self.dropped = threading.Event(), threading.Event()
         self.log.clear()
 
     # -- control ---------------------------------------------------------------------------------
@@ -93,7 +101,7 @@ class DdiServer(BadServer):
         return {"filename": name, "size": 1, "hashes": {"sha1": "00", "sha256": self.sums.get(name)}, "_links": links}
 
     def chunks(self) -> list[object]:
-        digest = hashlib.sha256(self.payload).hexdigest()
+        digest = hashlib.sha256(self.big if self.release == "big" else self.payload).hexdigest()
         artifacts = [self.artifact("r.suit"), self.artifact(digest, self.payload_path and "/" + self.payload_path)]
         if self.payload_path == "localhost":
             artifacts[1]["_links"] = {"download": {"href": f"http://localhost:{self.port}/good"}}
@@ -161,6 +169,16 @@ class DdiServer(BadServer):
             body = self.files[name]
             for key, value in self.after.items():
                 setattr(self, key, value)
+            if self.meanwhile:
+                self.log.append(f"from {headers.get('range', '0').strip('bytes=-')}")
+            if self.meanwhile in ("closed", "reset") and not self.dropped.is_set():
+                self.honest(sock, headers, body, cut=70_000)
+                self.reporting.wait(20)
+                if self.meanwhile == "reset":
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+                self.dropped.set()
+                return
         if name.endswith(".suit") and self.suit:
             self.answer(sock, body, self.suit)
         else:
@@ -177,6 +195,12 @@ class DdiServer(BadServer):
             progress = status["result"].get("progress")
             text += f", {progress['cnt']} of {progress['of']}" if progress else ""
             self.log.append(f"{where}{what[1]} {status['execution']} {status['result']['finished']} ({text})")
+            if progress and self.meanwhile:
+                self.reporting.set()
+                if self.meanwhile == "silent" and progress["cnt"] == 1:
+                    self.stop.wait(30)
+                elif self.meanwhile in ("closed", "reset"):
+                    self.dropped.wait(20)
             if status["execution"] == "closed" and not self.feedback:
                 self.kind = ""
         self.answer(sock, b"", self.feedback)

@@ -94,6 +94,8 @@ CASES = {
     "payload status/416": "SERVER: begin 0, abort SERVER, begin 0, abort SERVER, begin 0, abort SERVER",
     "payload status/429": "RETRY_LATER: begin 0",
     "payload status/500": "SERVER: begin 0",
+    "payload status/503": "RETRY_LATER: begin 0",
+    "payload busy-midway": "RETRY_LATER: begin 0",
     "payload chunked": "SERVER: begin 0",
     "payload closes": "NETWORK: begin 0",
     "payload resets": "SERVER: begin 0",

@@ -21,7 +21,8 @@ from sekisho_boot.reasons import NETWORK, NOTHING, RETRY_LATER, SERVER, Refused
 MAX_URL = const(512)  # bytes; longer ones are refused before a connection is made
 MAX_HEAD = const(2048)  # bytes of status line and headers together
 MAX_REDIRECTS = const(3)
-MAX_PAUSE = const(86400)  # s; a longer Retry-After is cut to this
+MIN_PAUSE = const(30)  # s; a shorter Retry-After becomes this, a longer one than
+MAX_PAUSE = const(86400)  # this is cut to it; none, or one that is a date, leaves the pause to the caller
 PATIENCE = 30_000  # ms for the connection, for the answer head, and for each piece of the body
 _NAP = 0.005  # s between two looks at a socket that has nothing to say
 
@@ -219,7 +220,7 @@ class Response:
             elif name == b"www-authenticate" and value[:10] == b"DeviceKey ":
                 self.challenge = _plain(value[10:])
             elif name == b"retry-after":
-                self.pause = min(max(_number(value), 0), MAX_PAUSE)
+                self.pause = min(max(_number(value), MIN_PAUSE), MAX_PAUSE) if _number(value) > 0 else 0
         if self._chunked and length >= 0:
             raise Failed(SERVER, "the answer's Content-Length makes no sense")
         self._sized = length >= 0

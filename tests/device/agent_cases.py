@@ -185,8 +185,8 @@ async def update(updater) -> str:
 
 PAYLOADS = (
     "good truncates truncates-once changes-midway always-changes ignores-range no-etag loses-the-file wrong-bytes "
-    "says-longer says-shorter wrong-range status/401 status/404 status/410 status/416 status/429 status/500 chunked "
-    "closes resets silent stalls drips redirect redirect-away"
+    "says-longer says-shorter wrong-range status/401 status/404 status/410 status/416 status/429 status/500 status/503 "
+    "busy-midway chunked closes resets silent stalls drips redirect redirect-away"
 ).split()
 
 

@@ -73,6 +73,8 @@ async def everything(base: str) -> None:
     await deployments(base)
     await results(base)
     await progress(base)
+    await dropped(base)
+    await overload(base)
     await people(base)
     await cancelling(base)
     await confirming(base)
@@ -258,6 +260,55 @@ async def progress(base: str) -> None:
             outcome = name(refused.code)
         heard = str((await http.fetch(base + "/log/x", 4096))[0], "utf-8")
         print("progress", how or "heard", "=", outcome, "|", heard)
+
+
+class Large(Engine):
+    """Takes `ddi_server.BIG`, whose sectors consist of their number, without keeping it."""
+
+    def room(self):
+        return self
+
+    def __setitem__(self, where, data):
+        assert bytes(data) == bytes([where.start // 4096]) * 4096
+
+    def stage(self):
+        assert self.at == self.plan.targets[0].size
+        self.phase = READY
+        self.log.append("stage")
+
+
+async def dropped(base: str) -> None:
+    """The connection of the payload breaks, or that of the report does not answer, while progress is told."""
+    for how in ("closed", "reset", "silent"):
+        await start(base, kind="deployment", release="big", meanwhile=how)
+        http.PATIENCE = 3000 if how == "silent" else http.PATIENCE
+        agent = device(base, Large())
+        print("while progress is told,", how, "=", await look(agent))
+        words = [line for line in agent.lines if "going on" in line or "not told" in line]
+        print("and said,", how, "=", "; ".join(words))
+        be_patient("")
+
+
+async def overload(base: str) -> None:
+    """A server with too much to do says 503 and how long it wants to be left alone."""
+    for where in ("root", "order", "suit", "feedback"):
+        await start(base, kind="deployment")
+        engine = Engine()
+        if where == "feedback":
+            await look(device(base, engine))
+            finish(engine, 0)
+        agent = device(base, engine)
+        await do(base, **{where: "status-503"})
+        print("busy server,", where, "=", await agent.look(), name(agent.result), agent.failures)
+        print("asked again,", where, "=", await agent.look(), name(agent.result), agent.failures)
+        await do(base, **{where: "", "log": "x"})
+        print("no longer busy,", where, "=", await look(agent))
+    await start(base, kind="deployment", payload_path="busy-midway")
+    agent = device(base)
+    print("busy server, payload =", await agent.look(), name(agent.result), agent.engine.at)
+    print("no longer busy, payload =", await look(agent))
+    await start(base, kind="deployment", payload_path="retry-after/999999999")
+    print("busy for years =", await device(base).look())
 
 
 async def people(base: str) -> None:

@@ -7,7 +7,9 @@ from sekisho_boot import reasons
 
 PATHS = (
     "good truncates says-longer says-shorter status/204 status/400 status/401 status/403 status/404 status/410 "
-    "status/429 status/500 status/503 status/999 retry-after-years no-length two-lengths negative-length "
+    "status/429 status/500 status/503 status/999 retry-after-years retry-after/1 retry-after/31 retry-after/0 "
+    "retry-after/-5 retry-after/soon retry-after/Wed,%2021%20Oct%202015%2007:28:00%20GMT "
+    "no-length two-lengths negative-length "
     "enormous-length chunked gzip big-head endless-head not-http binary odd-headers closes resets silent stalls "
     "drips drips-head redirect redirect-loop redirect-away redirect-nowhere"
 ).split()
