@@ -11,7 +11,6 @@ import json
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +43,11 @@ class Member:
     state: str = "off"
     last: str = ""
     rollbacks: int = 0
+    refused: dict[int, str] = field(default_factory=dict)
+    """Release that it took and gave up -> the reason that it told."""
     starts: int = 0
     error: str = ""
+    _took: bool = False
     limits: Limits = field(default_factory=lambda: Limits(seconds=FOREVER))
     _rest: str = ""
 
@@ -63,6 +65,16 @@ class Member:
 def _runs(member: Member, found: re.Match[str]) -> None:
     member.slot, member.release = f"ota_{found[1]}", int(found[2])
     member.state = "on trial" if found[3] else "runs"
+    member._took |= bool(found[3])
+
+
+def _staged(member: Member, _: re.Match[str]) -> None:
+    member.state, member._took = "staged", True
+
+
+def _confirmed(member: Member, _: re.Match[str]) -> None:
+    member.state, member._took = "confirmed", False
+    member.refused.pop(member.release, None)
 
 
 def _fetched(member: Member, found: re.Match[str]) -> None:
@@ -71,16 +83,10 @@ def _fetched(member: Member, found: re.Match[str]) -> None:
 
 def _failed(member: Member, found: re.Match[str]) -> None:
     if found[2] not in ("NOTHING", "RETRY_LATER"):
-        member.rollbacks += member.last != found[0]
-        member.last = found[0]
+        member.rollbacks += member._took  # it says so again at every later start
+        member._took = False
+        member.refused[int(found[1])] = member.last = found[2]
         member.state = "rolled back"
-
-
-def _state(state: str) -> Callable[[Member, re.Match[str]], None]:
-    def note(member: Member, _: re.Match[str]) -> None:
-        member.state = state
-
-    return note
 
 
 def _looked(member: Member, found: re.Match[str]) -> None:
@@ -91,8 +97,8 @@ _LINES = (
     (re.compile(r"sekisho: fw slot (\d), release (\d+)(, on trial)?"), _runs),
     (re.compile(r"sekisho: fetched (\d+) of (\d+) bytes"), _fetched),
     (re.compile(r"sekisho: release (\d+) failed: (\w+)"), _failed),
-    (re.compile(r"sekisho: release \d+ staged"), _state("staged")),
-    (re.compile(r"sekisho: confirmed"), _state("confirmed")),
+    (re.compile(r"sekisho: release \d+ staged"), _staged),
+    (re.compile(r"sekisho: confirmed"), _confirmed),
     (re.compile(r"sekisho: (.*)"), _looked),
 )
 
@@ -189,9 +195,9 @@ class Fleet(Managed):
         for thread in self._threads:
             thread.join(30)
 
-    def count(self) -> dict[str, int]:
-        """State -> number of devices."""
-        return dict(Counter(member.state for member in self.members))
+    def busy(self) -> bool:
+        """Whether a device is between the first byte of an update and what comes of it."""
+        return any(member.state.startswith(("fetching", "staged", "on trial")) for member in self.members)
 
     def settled(self, release: int) -> bool:
         """Whether every device either runs *release*, confirmed, or has rolled it back."""

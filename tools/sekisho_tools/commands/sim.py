@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
-from sekisho_sim import bootloader, device, personality
+from sekisho_sim import bootloader, device, fleet_view, personality
 from sekisho_sim.device import Limits, RunResult
 from sekisho_sim.efuse import Efuse
 from sekisho_sim.flash import SHAPES, Flash, PowerCutError
@@ -298,16 +301,94 @@ def _members(number: int, server: str, operator: str | None, password_file: Path
     return [common | {"protocol": "ddi", "controller": name, "token": tokens[name]} for name in names]
 
 
-def _table(fleet: Fleet) -> Table:
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(fleet.count().items()))
-    table = Table(title=f"{len(fleet.members)} devices: {counts}", title_justify="left")
-    for column in ("device", "slot", "release", "state", "starts", "last word"):
-        table.add_column(column, no_wrap=True)
-    for member in fleet.members:
-        style = {"rolled back": "red", "confirmed": "green", "on trial": "yellow"}.get(member.state)
-        row = (member.name, member.slot, str(member.release or ""), member.state, str(member.starts), member.last)
-        table.add_row(*row, style=style)
-    return table
+class _Follow:
+    """A rollout, asked for now and then by *read*; ``found`` is what is known of it."""
+
+    OVER = ("finished", "stopped", "paused")
+    EVERY = 1.0
+    """Seconds between two questions."""
+
+    def __init__(self, read: Callable[[], dict[str, Any] | None] | None) -> None:
+        self.read = read
+        self.found: dict[str, Any] | None = None
+        self.trouble = ""
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Ask, unless it was just done. A server that does not answer is not the end of it."""
+        if self.read is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self.EVERY
+        try:
+            self.found, self.trouble = self.read() or self.found, ""
+        except ToolError as error:
+            self.trouble = error.sentence
+
+    def over(self) -> bool:
+        """Whether it has ended or stopped itself."""
+        return self.found is not None and self.found["status"] in self.OVER
+
+
+def _rollout(server: str, operator: str | None, password_file: Path | None, name: str | None) -> _Follow:
+    if name is None:
+        return _Follow(None)
+    if operator is None:
+        raise ToolError("LOGIN", "A rollout is asked for at the server: name the operator with --user.")
+    from .. import fleet, hawkbit
+
+    api = hawkbit.Api(*hawkbit.credentials(server, operator, password_file))
+
+    def read() -> dict[str, Any] | None:
+        try:
+            found = fleet.find_rollout(api, name)
+        except ToolError as error:
+            if error.code == "NOT_FOUND":
+                return None  # not made yet
+            raise
+        return found | {"groups": fleet.rollout_groups(api, found["id"])}
+
+    return _Follow(read)
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """A closed terminal or a plain `kill` ends the command as Ctrl-C does, so that nothing is left behind."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(one, signal.default_int_handler) for one in signals]
+    try:
+        yield
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
+
+
+def _watch(out: Console, fleet: Fleet, follow: _Follow, until: int | None, seconds: float) -> bool | None:
+    """Show the fleet until it is done (True), for *seconds* (False), or until Ctrl-C (None); then how it ended."""
+    begin = time.monotonic()
+
+    def done(fleet: Fleet) -> bool:
+        follow.look()
+        over = follow.over() and not fleet.busy()
+        return over or (until is not None and fleet.settled(until))
+
+    def frame() -> RenderableType:
+        return fleet_view.frame(fleet, time.monotonic() - begin, out.size, follow.found)
+
+    ended: bool | None = None
+    try:
+        if not out.is_terminal:
+            ended = fleet.wait(done, seconds)
+        else:
+            with Live(frame(), console=out, auto_refresh=False, transient=True) as live:
+                ended = fleet.wait(done, seconds, lambda: live.update(frame(), refresh=True))
+    except KeyboardInterrupt:
+        pass
+    out.print(fleet_view.frame(fleet, time.monotonic() - begin, rollout=follow.found))
+    for line in fleet_view.conclusion(fleet, follow.found):
+        out.print(line, markup=False, highlight=False)
+    if follow.trouble:
+        out.print(f"The rollout could not be asked for at the end: {follow.trouble}", markup=False, highlight=False)
+    return ended
 
 
 @app.command("fleet")
@@ -326,6 +407,9 @@ def fleet_command(
     until: Annotated[
         int | None, typer.Option(metavar="N", help="End when every device runs release N, or rolled it back.")
     ] = None,
+    rollout: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Show this rollout, also when it is made later (with --user).")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="End after so many seconds.")] = 600,
     speed: Annotated[int, typer.Option(min=1, help="Device seconds in one of ours.")] = 1,
     config: Annotated[
@@ -335,25 +419,20 @@ def fleet_command(
 ) -> None:
     """Boot many devices against one server and watch them in a table.
 
+    A sign stands for each device: . runs, v fetches, S staged, T on trial, + confirmed, x rolled back, ! fails, - off.
+    With --rollout it ends when that rollout has ended or stopped itself and no device is busy with an update.
+
     Example: sekisho sim fleet flash.bin -n 50 --server http://127.0.0.1:8000 --until 2
     """
     out = Console(quiet=as_json)
-    with tempfile.TemporaryDirectory(prefix="sekisho-fleet-") as directory:
+    with _orderly_end(), tempfile.TemporaryDirectory(prefix="sekisho-fleet-") as directory:
+        follow = _rollout(server, user, password_file, rollout)
         personalities = _faulty(_personalities(flash_file, Path(directory), None, config, None), faulty)
         settings = _members(number, server, user, password_file)
         flash = bytes(read_flash(flash_file))
         with Fleet(Path(directory), flash, settings, personalities, speed=speed) as fleet:
             fleet.start()
-            done = (lambda fleet: fleet.settled(until)) if until is not None else (lambda _: False)
-            try:
-                if out.is_terminal:
-                    with Live(_table(fleet), console=out, refresh_per_second=2) as live:
-                        ended = fleet.wait(done, seconds, lambda: live.update(_table(fleet)))
-                else:
-                    ended = fleet.wait(done, seconds)
-                    out.print(_table(fleet))
-            except KeyboardInterrupt:
-                ended = True
+            ended = _watch(out, fleet, follow, until, seconds)
             rows = [
                 {
                     "device": member.name,
@@ -362,11 +441,17 @@ def fleet_command(
                     "state": member.state,
                     "starts": member.starts,
                     "rollbacks": member.rollbacks,
+                    "refused": member.refused,
                     "last": member.last,
                 }
                 for member in fleet.members
             ]
+            words = fleet_view.conclusion(fleet, follow.found)
     if as_json:
-        typer.echo(json.dumps({"devices": rows}))
-    if until is not None and not ended:
+        typer.echo(json.dumps({"devices": rows, "rollout": follow.found, "conclusion": words}))
+    if ended is None and (rollout, until) != (None, None):
+        raise KeyboardInterrupt
+    if not ended and rollout is not None:
+        raise ToolError("UNTIL", f"The rollout {rollout} had not come to its end after {seconds:g} s.")
+    if not ended and until is not None:
         raise ToolError("UNTIL", f"Not every device runs release {until} after {seconds:g} s.")
