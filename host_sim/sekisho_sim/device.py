@@ -168,7 +168,8 @@ class Machine(Managed):
     def __init__(self, driver: Driver | None = None) -> None:
         self.driver = driver or default_driver()
         base = Path("/dev/shm")  # noqa: S108 (memory, where there is any)
-        self.directory = Path(tempfile.mkdtemp(prefix="sekisho-sim-", dir=base if os.access(base, os.W_OK) else None))
+        prefix = f"sekisho-sim-{os.getpid()}-"
+        self.directory = Path(tempfile.mkdtemp(prefix=prefix, dir=base if os.access(base, os.W_OK) else None))
         self._remove = weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
         self._board = _Board(self.directory / "board.bin")
         self._rpc = self.directory / "rpc"

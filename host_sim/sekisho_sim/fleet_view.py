@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -66,6 +66,13 @@ def rollout_line(rollout: Mapping[str, Any]) -> Text:
     return text
 
 
+def last_word(member: Member) -> str:
+    """What went wrong, and what the device said last."""
+    refused = [f"{release} failed: {reason}" for release, reason in sorted(member.refused.items())]
+    words = [member.error, *refused, "" if member.last in member.refused.values() else member.last]
+    return "; ".join(filter(None, words))
+
+
 def table(members: Sequence[Member], rows: int | None = None) -> RenderableType:
     """The devices, at most *rows* lines with the head; those that matter most when there is no room for all."""
     found = Table(box=None, pad_edge=False, expand=True)
@@ -78,7 +85,9 @@ def table(members: Sequence[Member], rows: int | None = None) -> RenderableType:
         order = list(SIGNS)
         shown = sorted(members, key=lambda member: order.index(kind(member)))[: max(0, room - 1)]
     for member in shown:
-        cells = (member.name, member.slot, str(member.release or ""), member.state, str(member.starts), member.last)
+        state = kind(member) if member.error else member.state
+        release = str(member.release or "")
+        cells = (member.name, member.slot, release, state, str(member.starts), last_word(member))
         found.add_row(*map(Text, cells), style=SIGNS[kind(member)][1])
     rest = [member for member in members if member not in shown]
     if not rest:
@@ -101,7 +110,8 @@ def frame(
         return Group(*head, table(members))
     width, height = size
     # The cursor stands in the line below what is drawn.
-    used = sum(max(1, -(-text.cell_len // width)) for text in head)
+    console = Console(width=width)
+    used = sum(len(text.wrap(console, width)) for text in head)
     return Group(*head, table(members, max(0, height - 1 - used)))
 
 
