@@ -102,6 +102,14 @@ def test_an_order_goes_from_assignment_to_confirmation(lamp: Lamp) -> None:
     assert [words[:14] for _, words in told if "Downloaded" in words] == ["Downloaded 25%", "Downloaded 75%"]
 
 
+@pytest.mark.requirement("UPE14", "UPD09")
+def test_a_stock_device_whose_application_breaks_down_tells_the_server_why(lamp: Lamp) -> None:
+    world = lamp.product.stock("async def main():\n    raise OSError('no sensor')\n")
+    assert "sekisho: safe state: application-broke" in consoles(run(world, "sekisho: NOTHING"))
+    facts = lamp.fleet.call("GET", f"/targets/{lamp.name}/attributes")
+    assert facts["state"] == "safe: application-broke"
+
+
 @pytest.mark.requirement("UPE13", "UPE14", "UPE07", "UPD09")
 def test_an_image_that_fails_its_health_check_is_reported_as_an_error(fleet: Fleet, tmp_path: Path) -> None:
     lamp = Lamp(fleet, tmp_path, notify=["failed", "available"])

@@ -254,6 +254,36 @@ def test_without_a_server_the_console_brings_the_update(tmp_path: Path) -> None:
         assert "Something is wrong" not in device.browser().get("/").text
 
 
+STOCK_LED = """
+import machine
+class Pin:
+    OUT = 3
+    def __init__(self, number, mode):
+        print("pin", number)
+    def value(self, on):
+        print("led", on)
+machine.Pin = Pin
+"""
+
+
+@pytest.mark.requirement("UPE14")
+def test_a_stock_device_says_why_blinks_and_takes_the_next_release(product: Product) -> None:
+    world = product.stock(STOCK_LED + "async def main():\n    raise OSError('no sensor')\n")
+    console = consoles(run(world, "led 1\nled 0\nled 1\nled 0\nled 1\nled 0\n"))
+    assert "sekisho: safe state: application-broke" in console
+    assert "pin 2" in console
+    product.offer(2, firmware("official, next version"))
+    run(world, "release 2, on trial", seconds=90)
+
+
+@pytest.mark.requirement("UPE14")
+def test_a_stock_device_whose_application_restarts_it_over_and_over_leaves_it_out(product: Product) -> None:
+    world = product.stock("import machine\nasync def main():\n    print('application starts')\n    machine.reset()\n")
+    console = consoles(run(world, "sekisho: safe state: application-loops"))
+    assert console.count("application starts") in (5, 6)
+    assert "application starts" not in console.split("safe state")[1]
+
+
 def test_every_reason_has_a_word_and_a_line_in_the_document() -> None:
     text = Path(safe.__file__).read_text()
     numbers = re.findall(r"^([A-Z_]+) = const\((\d+)\)  # [A-Z]", text, re.MULTILINE)

@@ -121,7 +121,11 @@ def decide(what: int, until: int = 0, rank: int = 1) -> bool:
             return False
     else:
         _agent.decide = lambda asked: (what, until, rank) if asked == digest else None
-    _agent.decided()
+    from . import delay
+
+    delay.begin(_agent)
+    _agent.again()
+    _agent.call()
     return True
 
 
@@ -241,18 +245,69 @@ def _load(app):
 
 
 async def _guard(app) -> None:
-    """Runs the application. If it breaks down, the agent goes on alone, so that a fix can still arrive."""
+    """Runs the application. If it cannot run, the image goes back where it is on trial; else the device is in the safe
+    state from here on, and the agent goes on alone."""
+    import gc
+
+    number = 0
     try:
-        app = _load(app)
-        if app:
-            await app()
+        number = _unfit(app) if _agent else 0
+        if not number:
+            loaded = _load(app)
+            if loaded:
+                await loaded()
+            elif _decision and _decision.app:
+                number = 2  # safe.MISSING
     except Exception as error:
+        gc.collect()
         _print_exception(error)
         print("sekisho: the application broke down; the agent goes on alone")
+        number = 4 if isinstance(error, MemoryError) else 3  # safe.MEMORY, safe.BROKE
+    if number:
         if _agent and on_trial():
             from sekisho_boot.reasons import HEALTH
 
             fail(HEALTH)
+        from . import safe
+
+        safe.enter(number)
+
+
+def _unfit(app) -> int:
+    """Why the application is not even started, or 0; the module `safe` is loaded only where something is wrong."""
+    import sys
+
+    status, mounts = engine().status(), sys.modules.get("sekisho.mounts")
+    if status["degraded"] or (mounts and mounts.problems):
+        from . import safe
+
+        number = safe.unfit(status, mounts.problems if mounts else (), _decision)
+        if number:
+            return number
+    return 5 if app and _starts().loops(status["trial"]) else 0  # safe.LOOPS
+
+
+def _starts():
+    """The module `starts`, which on a small stock device does not stay on the heap."""
+    import sys
+
+    from . import starts
+
+    if "/pack" in sys.path:
+        sys.modules.pop("sekisho.starts")
+        globals().pop("starts", None)
+    return starts
+
+
+async def _lasted() -> None:
+    """This start has lasted: the next restart is the first again."""
+    import asyncio
+    import sys
+
+    await asyncio.sleep(120)
+    safe = sys.modules.get("sekisho.safe")
+    if not (safe and safe.why() == "application-loops"):
+        _starts().settled()
 
 
 def _print_exception(error) -> None:
@@ -281,7 +336,7 @@ async def main(app=None) -> None:
     import asyncio
     import sys
 
-    if "sekisho_pack" not in sys.modules:  # there it would lie on the heap
+    if "/pack" not in sys.path:  # there it would lie on the heap
         from . import safe
 
         return await safe.main(app)
@@ -295,7 +350,7 @@ async def main(app=None) -> None:
         _print_exception(error)
         print("sekisho: no engine; the application goes on alone, without updates")
         return await _guard(app)
-    tasks = [asyncio.create_task(_guard(app))]
+    tasks = [asyncio.create_task(_guard(app)), asyncio.create_task(_lasted())]
     await asyncio.sleep(0)  # the application starts first, so that its health checks are known
     if _agent.options["peers"]:
         tasks.append(asyncio.create_task(_join_peers(_agent)))
@@ -310,6 +365,7 @@ async def main(app=None) -> None:
         _raise_floor()
     tasks.append(asyncio.create_task(_feed()))
     await _agent.forever()
+    _starts().settled()
     return await _restart()
 
 
@@ -352,7 +408,7 @@ def _make_agent(class_id: bytes):
 
     gc.collect()
     options = settings.load(on_trial())
-    if "sekisho_pack" in sys.modules:  # code from files lies on the heap, and this is not needed again
+    if "/pack" in sys.path:  # code from files lies on the heap, and this is not needed again
         sys.modules.pop("sekisho.values", None)
         globals().pop("values", None)
         gc.collect()
@@ -376,7 +432,7 @@ def _begin_duties() -> None:
 
     try:
         gc.collect()
-        if "sekisho_pack" in sys.modules and gc.mem_free() < STOCK_ROOM:
+        if "/pack" in sys.path and gc.mem_free() < STOCK_ROOM:
             return _reopen()
         from .duties import Duties
 

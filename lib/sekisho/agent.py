@@ -95,8 +95,8 @@ class Agent:
         self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
         self._since = time.ticks_ms()  # start, the last failure of a release, or when `_passed` was brought up to date
         self._passed = 0  # s from the first two of these to the last, MAX_RETRY at most
-        self._counted, self._first = self._since, True  # see `_delayed`
-        self._state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
+        self.ran = None  # ticks, see `delay`
+        self.state = settings.read(settings.STATE)  # {"manifest": digest, "etag": of its payload}
         self._packed: dict = {}  # component -> form of its payload, see `payload`
         self._offset = self._quarter = 0
         self._piece = bytearray(SECTOR)
@@ -126,41 +126,12 @@ class Agent:
         self.tell("available", plan.sequence, "")
         decision = self.decide(plan.digest)
         if decision and decision[0] == policy.DELAY:
-            decision = (policy.DELAY, self._delayed(decision[1]), decision[2])
+            from . import delay
+
+            decision = (policy.DELAY, delay.passed(self, decision[1]), decision[2])
         code = policy.verdict(self.options, decision, self.engine.now(), clock.trusted())
         if code:
             raise http.Failed(code, "release %d is held back" % plan.sequence)
-
-    def _delayed(self, delay: int) -> int:
-        """Seconds that are left of a DELAY, counted in running time and kept by the hour.
-
-        A start counts as the time between two looks, an hour at most, since what came before it is not known. Where
-        nothing can be kept, the delay ends with the start.
-        """
-        now, before = time.ticks_ms(), self._state.get("ran", 0)
-        passed = max(0, time.ticks_diff(now, self._counted) // 1000)
-        first, self._first = self._first, False
-        if first:
-            passed += min(self.every, policy.START)
-        self._counted = time.ticks_add(now, -(time.ticks_diff(now, self._counted) % 1000))
-        self._state["ran"] = ran = before + passed
-        if first or ran // 3600 != before // 3600:
-            kept = settings.write(settings.STATE, self._state)
-            if first and not kept:
-                self._state["ran"] = policy.MAX_DELAY
-        return self.left(delay)
-
-    def left(self, delay: int) -> int:
-        """Seconds that were left of a DELAY at the last look."""
-        return max(0, min(delay, policy.MAX_DELAY) - self._state.get("ran", 0))
-
-    def decided(self) -> None:
-        """People have decided on the release that is offered: a delay begins now, and the next look comes at once."""
-        if self._state.pop("ran", 0):
-            settings.write(settings.STATE, self._state)
-        self._counted, self._first = time.ticks_ms(), False
-        self.again()
-        self.call()
 
     async def _ready(self, plan) -> None:
         """The payloads are there: raises the reason why the device must not restart into them now."""
@@ -175,12 +146,12 @@ class Agent:
                 raise http.Failed(BUSY, "the group lock is not up")
             await self.group.lease()
         except http.Failed as failed:
-            now, before = time.ticks_ms(), self._state.get("waited", 0)
+            now, before = time.ticks_ms(), self.state.get("waited", 0)
             passed = time.ticks_diff(now, self._kept[0]) // 1000 if self._kept else 0
             self._kept = (now,)
-            self._state["waited"] = waited = before + min(max(passed, 0), max(self.every, MAX_BACKOFF))
+            self.state["waited"] = waited = before + min(max(passed, 0), max(self.every, MAX_BACKOFF))
             if waited // 3600 != before // 3600:
-                settings.write(settings.STATE, self._state)  # so that restarts do not make it wait for ever
+                settings.write(settings.STATE, self.state)  # so that restarts do not make it wait for ever
             limit = self.options["peer_wait"] * 3600
             if not limit or waited < limit:
                 raise
@@ -228,8 +199,8 @@ class Agent:
             raise
         self._forget("latest.suit")
         digest = str(hexlify(plan.digest), "utf-8")
-        if self._state.get("manifest") != digest:
-            self._state = {"manifest": digest}
+        if self.state.get("manifest") != digest:
+            self.state = {"manifest": digest}
         return plan
 
     def _hold(self, plan) -> None:
@@ -332,9 +303,9 @@ class Agent:
         return self._packed.get(target.component) or target
 
     def _remember(self, etag: str) -> None:
-        if self._state.get("etag", "") != etag:
-            self._state["etag"] = etag
-            settings.write(settings.STATE, self._state)
+        if self.state.get("etag", "") != etag:
+            self.state["etag"] = etag
+            settings.write(settings.STATE, self.state)
 
     def _source(self, form) -> str:
         """The URL of a payload."""
@@ -378,7 +349,7 @@ class Agent:
 
     async def _stream(self, source: str, target, total: int, unpacker) -> None:
         """One connection: writes what comes, sector by sector, and keeps `_offset` at what the engine has taken."""
-        tag = self._state.get("etag", "")
+        tag = self.state.get("etag", "")
         gc.collect()
         response = await self._ask_for(source, self._offset, tag)
         try:

@@ -11,7 +11,7 @@ from micropython import const
 from sekisho_boot.ledger import FETCHING, READY
 from sekisho_boot.reasons import name
 
-from . import console_form, policy, syslog
+from . import console_form, delay, policy, syslog
 from .console_files import COMPONENTS
 from .console_form import escape
 from .console_words import label, said
@@ -294,7 +294,7 @@ def _decision(web, decided: tuple, ja: bool) -> str:
         when = when_text(until, web.settings.get("utc_offset"))
         return "%s (%s %s)" % (said("later", ja), said("until", ja), when)
     if what == policy.DELAY:
-        return "%s (%d %s)" % (said("later", ja), -(-web.agent.left(until) // 3600), said("h left", ja))
+        return "%s (%d %s)" % (said("later", ja), -(-delay.left(web.agent, until) // 3600), said("h left", ja))
     return said("yes" if what == policy.APPROVE else "no", ja)
 
 

@@ -10,7 +10,7 @@ from microdot import Microdot, Request, Response  # type: ignore[import-not-foun
 from micropython import const
 from sekisho_boot.reasons import Refused, name
 
-from . import clock, console, console_form, console_pages, eventlog, offline, policy
+from . import clock, console, console_form, console_pages, delay, eventlog, offline, policy
 from .accounts import Denied
 from .console_files import bring
 from .console_words import said
@@ -289,7 +289,9 @@ class Web:
         except Refused:
             return "not possible"
         self.duties.log.append(eventlog.DECIDED, 0, number, offer[0])
-        self.agent.decided()
+        delay.begin(self.agent)
+        self.agent.again()
+        self.agent.call()
         return words
 
     # -- settings -----------------------------------------------------------------------------------------

@@ -10,8 +10,6 @@ APPROVE = const(1)  # decisions on one release
 REFUSE = const(2)
 POSTPONE = const(3)  # until a time
 DELAY = const(4)  # for seconds of running, on a device that does not know the time
-MAX_DELAY = const(2592000)  # s
-START = const(3600)  # s that a start of the device counts for at most: restarts must not delay it for ever
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = const(86400)

@@ -10,6 +10,8 @@ import sys
 
 from micropython import const
 
+from . import starts
+
 # Reasons, and how often the LED blinks: never renumbered. The comment is the meaning.
 NO_APPLICATION = const(1)  # The application image fails its digest or cannot be mounted.
 MISSING = const(2)  # The application image has no module `application`.
@@ -29,13 +31,8 @@ WORDS = (
     "agent-broke",
 )
 
-MAX_STARTS = const(5)  # restarts in a row, none of which lasted, after which the application is left out
-LASTED = const(120)  # s that a start must last not to count
 FIRST_PAUSE = const(10)  # s before the agent begins again after it broke down; it doubles each time
 MAX_PAUSE = const(3600)
-_DEEPSLEEP = const(4)  # machine.DEEPSLEEP_RESET
-_POWER = const(1)  # machine.PWRON_RESET
-_COUNT = "starts"  # i32 in the NVS namespace `sekisho`
 
 _reason = 0
 _blinking = None
@@ -82,15 +79,15 @@ async def main(app) -> None:
     except Exception as error:
         sys.print_exception(error)  # type: ignore[attr-defined]
         print("sekisho: no agent; the application goes on alone, without updates")
-        tasks = [asyncio.create_task(guard(app, sekisho._load, sekisho._decision))]
+        tasks = [asyncio.create_task(sekisho._guard(app))]
         sekisho._agent = await again(sekisho._make_agent)
         import sekisho_config
     agent = sekisho._agent
     sekisho._report()
     sekisho._begin_duties()
     if not tasks:
-        tasks = [asyncio.create_task(guard(app, sekisho._load, sekisho._decision))]
-    tasks.append(asyncio.create_task(lasted()))
+        tasks = [asyncio.create_task(sekisho._guard(app))]
+    tasks.append(asyncio.create_task(sekisho._lasted()))
     await asyncio.sleep(0)  # the application starts first, so that its health checks are known
     if agent.options["peers"]:
         tasks.append(asyncio.create_task(sekisho._join_peers(agent)))
@@ -108,51 +105,15 @@ async def main(app) -> None:
     return await sekisho._restart()
 
 
-async def guard(app, load, decision) -> None:
-    """Runs the application *app*, made by *load*. If it cannot run, the image goes back where it is on trial; else the
-    device is in the safe state from here on."""
-    import gc
-
-    from sekisho_boot.reasons import HEALTH
-
-    import sekisho
-    from sekisho import fail, on_trial
-
-    number = 0
-    try:
-        number = unfit(app, decision) if sekisho._agent else 0
-        if not number:
-            loaded = load(app)
-            if loaded:
-                await loaded()
-            elif decision and decision.app:
-                number = MISSING
-    except Exception as error:
-        gc.collect()
-        sys.print_exception(error)  # type: ignore[attr-defined]
-        print("sekisho: the application broke down; the agent goes on alone")
-        number = MEMORY if isinstance(error, MemoryError) else BROKE
-    if number and sekisho._agent and on_trial():
-        fail(HEALTH)
-    if number:
-        enter(number)
-
-
-def unfit(app, decision) -> int:
-    """Why the application *app* is not even started, or 0. decision: of the engine at this start, or None."""
+def unfit(status: dict, problems, decision) -> int:
+    """Why the application is not even started, or 0. status: of the engine; problems: partitions that could not be
+    mounted; decision: of the engine at this start, or None."""
     from sekisho_boot.reasons import TARGET_LOST
 
-    from . import engine
-
-    mounts = sys.modules.get("sekisho.mounts")
-    problems = mounts.problems if mounts else ()
-    status = engine().status()
     if "data" in problems:
         enter(DATA)  # the application may live without
     lost = status["degraded"] == TARGET_LOST and not (decision and decision.app)
-    if lost or any(label[:4] == "app_" for label in problems):
-        return NO_APPLICATION
-    return LOOPS if app and loops(status["trial"]) else 0
+    return NO_APPLICATION if lost or any(label[:4] == "app_" for label in problems) else 0
 
 
 async def again(make):
@@ -179,7 +140,7 @@ async def forever(agent) -> None:
     while True:
         try:
             await agent.forever()
-            return settled()
+            return starts.settled()
         except Exception as error:  # a fault of ours
             sys.print_exception(error)  # type: ignore[attr-defined]
         enter(AGENT)
@@ -207,62 +168,3 @@ async def _blink() -> None:
             await asyncio.sleep(2)
     except Exception as error:  # a light that is not there keeps nothing from being mended
         print("sekisho: no LED (%r)" % error)
-
-
-# -- starts that do not last ---------------------------------------------------------------------------------
-
-
-def _store():
-    from esp32 import NVS
-
-    from .issued import NAMESPACE
-
-    return NVS(NAMESPACE)
-
-
-def _starts(store) -> int:
-    try:
-        return max(0, store.get_i32(_COUNT))
-    except OSError:
-        return 0
-
-
-def loops(trial: bool) -> bool:
-    """Once at each start: whether the application has restarted the chip too often to be tried again.
-
-    Counted in NVS, and only restarts: switching the power off and on tries the application once more, and a device that
-    sleeps between two measurements writes nothing. A trial counts its own attempts.
-    """
-    try:
-        from machine import reset_cause
-
-        cause = reset_cause()
-        if cause == _DEEPSLEEP:
-            return False
-        store = _store()
-        count = 0 if trial or cause == _POWER else _starts(store) + 1
-        _keep(store, count)
-        return count > MAX_STARTS
-    except Exception:  # no NVS: nothing is counted
-        return False
-
-
-def _keep(store, count: int) -> None:
-    if count != _starts(store):
-        store.set_i32(_COUNT, min(count, 1000))
-        store.commit()
-
-
-async def lasted() -> None:
-    """This start has lasted: the next restart is the first again."""
-    await asyncio.sleep(LASTED)
-    if _reason != LOOPS:
-        settled()
-
-
-def settled() -> None:
-    """The restart that comes is a wanted one."""
-    try:
-        _keep(_store(), 0)
-    except Exception:
-        pass

@@ -4,7 +4,7 @@ import gc
 import time
 from hashlib import sha256
 
-from sekisho import agent, http, policy, settings, values
+from sekisho import agent, delay, http, policy, settings, values
 from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
     BUSY,
@@ -328,27 +328,33 @@ def delays() -> None:
             number += 1
             if restart:
                 updater = later(updater.every)
-            updater._counted = time.ticks_add(updater._counted, -apart * 1000)
+            else:
+                updater.ran = time.ticks_add(updater.ran, -apart * 1000)
         return number
 
     settings.write(settings.STATE, {})
     updater = later()
-    updater.decided()
-    print("delay, always on =", looks(updater, False, 3600), updater.left(day))
+    delay.begin(updater)
+    print("delay, always on =", looks(updater, False, 3600), delay.left(updater, day))
     settings.write(settings.STATE, {})
     print("delay, restarted each minute =", looks(later(3600), True, 60))
     settings.write(settings.STATE, {})
     print("delay, wakes every ten minutes =", looks(later(600), True, 0))
     settings.write(settings.STATE, {})
     updater = later()
-    updater.decided()
-    updater._counted = time.ticks_add(updater._counted, -50_000_000)
-    print("delay, half of it =", held(updater), updater.left(day) // 1000)
-    updater.decided()
-    print("delay, put off again =", held(updater), updater.left(day) // 100_000, updater.left(1 << 40) // 100_000)
+    delay.begin(updater)
+    updater.ran = time.ticks_add(updater.ran, -50_000_000)
+    print("delay, half of it =", held(updater), delay.left(updater, day) // 1000)
+    delay.begin(updater)
+    print(
+        "delay, put off again =",
+        held(updater),
+        delay.left(updater, day) // 100_000,
+        delay.left(updater, 1 << 40) // 100_000,
+    )
     where, settings.STATE = settings.STATE, "/nowhere/state"
     updater = later()
-    updater.decided()
+    delay.begin(updater)
     print("delay, nothing can be kept =", held(updater))
     updater = later()
     print("delay, and after a restart =", held(updater), held(updater))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
 from sekisho_sim.device import Limits, RunResult, power_cycle
-from sekisho_sim.personality import Personalities, Personality
+from sekisho_sim.personality import STOCK, Personalities, Personality
 from sekisho_sim.world import World
 from sekisho_tools import config, flashimage, imagefile, layout, suit
 from sekisho_tools.device_code import FIRMWARE
@@ -94,6 +94,27 @@ class Product:
         )
         self.device = built.device
         return World.create(self.folder / name, built.data, personalities=self.personalities, **world)
+
+    def stock(self, application: str, name: str = "stock", **world: int) -> World:
+        """A device with official firmware and our files and layout, release 1: all our code is on the heap, without
+        what small devices leave out. *application*: source of the module."""
+        app = imagefile.parse(firmware("official"))
+        settings = {"server": self.server, "wifi": [["sekisho", "sekisho-lab"]], "poll": 30} | self.settings
+        built = flashimage.build(
+            flashimage.Inputs(
+                app=app,
+                table=layout.load(FIRMWARE / "partitions" / "4MiB.csv"),
+                device=replace(self.device, led=2),
+                mode=flashimage.STOCK,
+                bootloader=(CHIPS["esp32"], images.bootloader()),
+                release=self.release(1, app.data),
+                files={"lib/application.py": application.encode()},
+                settings=json.dumps(settings).encode(),
+            )
+        )
+        self.device = built.device
+        personalities = Personalities(Personality(start=STOCK))
+        return World.create(self.folder / name, built.data, personalities=personalities, heap=200 << 10, **world)
 
 
 def run(world: World, until: str, seconds: float = 60, **options: int) -> list[RunResult]:

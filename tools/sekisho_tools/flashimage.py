@@ -44,8 +44,8 @@ XTENSA, RISC_V = ("xtensawin", 10), ("rv32imc", 11)
 ARCHITECTURES = {"esp32": XTENSA, "esp32s3": XTENSA, "esp32c3": RISC_V, "esp32c6": RISC_V}
 STOCK_SOURCES = ("boot.py", "main.py")
 """What MicroPython itself starts; it wants sources there, so they stay short and import the rest."""
-PACK, PACK_READER = "lib/sekisho.pack", "lib/sekisho_pack.mpy"
-"""All device code in one file, since littlefs gives each file a block of 4 KiB, and the module that reads it."""
+PACK = "sekisho.pack"
+"""All device code in one file, since littlefs gives each file a block of 4 KiB; `boot.py` reads it."""
 ROOMY = (
     *(
         "account",
@@ -62,7 +62,7 @@ ROOMY = (
         "hardware",
     ),
     *("interfaces", "line", "orders", "peer", "record", "report", "seal", "secure", "signing", "syslog", "wipe"),
-    *("accounts", "safe", "console", "console_files", "console_form", "console_pages", "console_text"),
+    *("accounts", "console", "console_files", "console_form", "console_pages", "console_text"),
     *("console_web", "console_words"),
 )
 """Modules of lib/ that stock mode takes along only where `vfs` has `ROOMY_VFS` bytes: their code would also want more
@@ -144,18 +144,18 @@ def device_modules(source: str, chip: str, lean: bool = False) -> dict[str, byte
 
 
 def make_pack(files: Mapping[str, bytes]) -> bytes:
-    """One file that holds *files*, as firmware/sekisho_pack.py reads it: the index as text, then the contents."""
-    index = "".join(f"{len(content)} {name}\n" for name, content in files.items())
+    """One file that holds *files*, as firmware/boot.py reads it: the index as text, then the contents."""
+    index, at = "", 0
+    for name, content in files.items():
+        index += f"{at} {len(content)} {name}\n"
+        at += len(content)
     return f"{index}\n".encode() + b"".join(files.values())
 
 
 def device_files(source: str, size: int, chip: str) -> dict[str, bytes]:
     """Everything stock mode puts on a `vfs` of *size* bytes: path -> content. *source* is that of `sekisho_config`."""
     lean = size < ROOMY_VFS
-    files = {
-        PACK: make_pack(device_modules(source, chip, lean)),
-        PACK_READER: compile_device(FIRMWARE / "sekisho_pack.py", chip),
-    }
+    files = {PACK: make_pack(device_modules(source, chip, lean))}
     for name in STOCK_SOURCES:
         files[name] = (FIRMWARE / name).read_bytes()
     return files
