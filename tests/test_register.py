@@ -103,3 +103,7 @@ def test_the_command_registers_the_folders_of_a_batch(
     done = run(f"factory register {folders} --server {api.url} --user {USER} --password-fd {reader}")
     assert done.out == "2 registered, 0 known already.\n", done.err
     assert set(api.targets) == {folder.name for folder in (tmp_path / "d").iterdir()}
+    for name, value in (("SERVER", api.url), ("USER", USER), ("PASSWORD", PASSWORD)):
+        monkeypatch.setenv(f"SEKISHO_{name}", value)
+    done = run(f"factory register {folders}")
+    assert done.out == "0 registered, 2 known already.\n", "again, as every other command finds its server"

@@ -115,6 +115,7 @@ def test_key_sets_are_published_alone_and_given_to_every_device(run, site, tmp_p
     assert run(f"publish {tmp_path}/new.cose").error == "CONFLICT"
     assert run(f"publish {tmp_path}/new.cose --name other").code == 0
     assert run("assign keyset:2").error == "USAGE"
+    assert run("assign keyset:2 --filter controllerid==none-*").error == "NOT_FOUND", "a revocation that reaches nobody"
     assert run("assign keyset:2 key-1 --filter name==x").error == "USAGE"
     (tmp_path / "payload").write_bytes(b"of no release")
     assert run(f"publish {tmp_path}/new.cose {tmp_path}/payload").error == "ENVELOPE"

@@ -40,6 +40,8 @@ def assign(
         raise ToolError("USAGE", "Name devices, or say which ones with --filter ('controllerid==*' is all).")
     if devices is None:
         devices = [one["controllerId"] for one in fleet.devices(api, query)]
+        if not devices:
+            raise ToolError("NOT_FOUND", f"No device of the server fits the filter {query!r}; nothing was assigned.")
     done = fleet.assign(api, release, devices, how)
     if as_json:
         typer.echo(json.dumps(done))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,11 +20,21 @@ from .keys import Json, PassphraseFd
 app = typer.Typer(no_args_is_help=True)
 
 Folders = Annotated[list[Path], typer.Argument(metavar="DEVICE...", help="Folders made by `issue take`.")]
-ServerUrl = Annotated[str, typer.Option("--server", metavar="URL", help="The server's management API (hawkBit's).")]
-User = Annotated[str, typer.Option(metavar="NAME", help="User of the server who may create targets.")]
+ServerUrl = Annotated[
+    str,
+    typer.Option("--server", metavar="URL", envvar="SEKISHO_SERVER", help="The server's management API (hawkBit's)."),
+]
+User = Annotated[
+    str, typer.Option(metavar="NAME", envvar="SEKISHO_USER", help="User of the server who may create targets.")
+]
 PasswordFd = Annotated[
     int | None,
-    typer.Option("--password-fd", metavar="N", min=0, help="Read the password from this file descriptor."),
+    typer.Option(
+        "--password-fd",
+        metavar="N",
+        min=0,
+        help="Read the password from this file descriptor; default SEKISHO_PASSWORD.",
+    ),
 ]
 SecureBoot = Annotated[
     Path | None,
@@ -38,8 +49,10 @@ def _group() -> None:
 
 
 def connect(url: str, user: str, descriptor: int | None, ca: Path | None) -> registering.Server:
-    """The server, with a password that was asked for or read."""
-    password = keys.Passphrases(descriptor).get(f"user {user} at {url}").decode()
+    """The server, with a password that was read from the descriptor or SEKISHO_PASSWORD, else asked for."""
+    password = os.environ.get("SEKISHO_PASSWORD")
+    if descriptor is not None or password is None:
+        password = keys.Passphrases(descriptor).get(f"user {user} at {url}").decode()
     return registering.Server(url, user, password, str(ca) if ca else None)
 
 
