@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -140,6 +142,26 @@ def test_a_release_is_taken_back_from_devices_that_do_not_have_it_yet(run, site,
     assert json.loads(run("withdraw lamp:1.7 --json").out)["devices"] == 0, "again: nothing is left to do"
     assert run("withdraw no-such").error == "NOT_FOUND"
     assert [one["version"] for one in site.api.everything("/distributionsets") if one["name"] == "lamp"].count("1.7")
+
+
+@pytest.mark.requirement("UPC06")
+def test_a_key_set_signed_beforehand_is_given_out_at_its_time(run, site, tmp_path):
+    (tmp_path / "next.cose").write_bytes(KEY_SET.replace(b"\xa1\x01\x01", b"\xa1\x01\x05"))
+    run(f"publish {tmp_path}/next.cose")
+    device = site.device("later-1")
+    moment = max(site.clock.now / 1000, time.time()) + 3600
+    when = datetime.fromtimestamp(moment, UTC).isoformat()
+    start = "rollout start later --release keyset:5 --devices controllerid==later-*"
+    assert run(f"{start} --at 2020-01-01T00:00").error == "USAGE"
+    assert run(f"{start} --at tomorrow").error == "USAGE"
+    done = run(f"{start} --at {when}")
+    assert "ready" in done.out, done.err
+    assert "starts 2" in done.out
+    site.work()
+    assert not device.link("deploymentBase"), "not before"
+    site.clock.pass_seconds(moment - site.clock.now / 1000 + 1)
+    site.work()
+    assert device.link("deploymentBase")
 
 
 @pytest.mark.requirement("STS03")

@@ -182,8 +182,10 @@ class Steps:
     """Seconds; only our own server knows it."""
 
 
-def start_rollout(api: Api, name: str, release: str, devices: str, steps: Steps, start: bool = True) -> dict[str, Any]:
-    """Make a rollout and start it. *devices* is a filter such as ``attribute.chip==esp32``.
+def start_rollout(
+    api: Api, name: str, release: str, devices: str, steps: Steps, start: bool = True, at: datetime | None = None
+) -> dict[str, Any]:
+    """Make a rollout and start it, or have the server start it *at* a time. *devices*: ``attribute.chip==esp32``.
 
     Raises ToolError as `Api` does; ROLLOUT when it does not become ready.
     """
@@ -207,8 +209,10 @@ def start_rollout(api: Api, name: str, release: str, devices: str, steps: Steps,
     }
     if steps.silence is not None:
         body["silenceTimeout"] = steps.silence
+    if at is not None:
+        body["startAt"] = int(at.timestamp() * 1000)
     made = dict(api.call("POST", "/rollouts", body))
-    return _started(api, made) if start else made
+    return _started(api, made) if start and at is None else made
 
 
 def _started(api: Api, made: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from .. import fleet
+from ..errors import ToolError
 from ..hawkbit import Api
 from ._server import JsonOption, with_api
 
 app = typer.Typer(no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(metavar="ROLLOUT", help="Name or id.")]
+
+
+def _moment(text: str) -> datetime:
+    """The time that *text* names; it must lie ahead."""
+    try:
+        when = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise ToolError("USAGE", f"{text!r} is no time such as 2026-12-24T18:00 or 2026-12-24T18:00+09:00.") from None
+    if when <= datetime.now(UTC):
+        raise ToolError("USAGE", f"{text} has passed; leave --at out to start at once.")
+    return when
 
 
 def _show(found: dict[str, Any], as_json: bool, groups: list[dict[str, Any]] | None = None) -> None:
@@ -21,6 +34,8 @@ def _show(found: dict[str, Any], as_json: bool, groups: list[dict[str, Any]] | N
         return
     counts = ", ".join(f"{count} {word}" for word, count in found.get("totalTargetsPerStatus", {}).items() if count)
     typer.echo(f"{found['name']} ({found['id']}): {found['status']}{', ' + counts if counts else ''}")
+    if found["status"] == "ready" and found.get("startAt"):
+        typer.echo(f"  starts {datetime.fromtimestamp(found['startAt'] / 1000).astimezone():%Y-%m-%d %H:%M %z}")
     if found.get("statusReason"):
         typer.echo(f"  {found['statusReason']}")
     for group in groups or []:
@@ -46,12 +61,19 @@ def start(
     silence: Annotated[
         int | None, typer.Option(min=10, metavar="SECONDS", help="Silence that counts as failure (our server only).")
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="Start by itself then: 2026-12-24T18:00+09:00 (no zone: this one's)."
+        ),
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Only make it; start it later on the page.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make and start it."""
     steps = fleet.Steps(canary, groups, success, errors, silence)
-    _show(fleet.start_rollout(api, name, release, devices, steps, not hold), as_json)
+    when = None if at is None else _moment(at)
+    _show(fleet.start_rollout(api, name, release, devices, steps, not hold, when), as_json)
 
 
 @app.command(
