@@ -22,17 +22,22 @@ MADE_BY = {
 
 
 def stale(directory: Path = EVIDENCE) -> list[str]:
-    """One sentence for each page that is missing, or that was recorded for another boot/."""
+    """One sentence for each page that is missing, is a part, or was recorded for another boot/."""
     here, said = device_code.boot_digest(), []
     for name, command in MADE_BY.items():
         path = directory / f"{name}.json"
         try:
-            boot = json.loads(path.read_text())["boot"]
+            content = json.loads(path.read_text())
+            boot = content["boot"]
         except (OSError, ValueError, KeyError):
             said.append(f"docs/evidence/{name}.json is missing or says for no boot/: {command}")
             continue
         if boot != here:
             said.append(f"docs/evidence/{name}.json was recorded for boot/ {boot[:16]}, this is {here[:16]}: {command}")
+        if content.get("missing"):
+            said.append(
+                f"docs/evidence/{name}.json is a part of what it could be, without {', '.join(content['missing'])}"
+            )
     return said
 
 

@@ -46,6 +46,15 @@ def test_evidence_for_another_boot_is_named_with_the_command_that_renews_it(tmp_
     assert said[0].endswith("make powercut")
 
 
+def test_a_campaign_that_was_stopped_is_said_to_be_a_part(tmp_path: Path) -> None:
+    record(tmp_path, device_code.boot_digest())
+    content = {"boot": device_code.boot_digest(), "missing": ["swap", "download"]}
+    (tmp_path / "powercut-full.json").write_text(json.dumps(content))
+    (said,) = evidence.stale(tmp_path)
+    assert "powercut-full.json" in said
+    assert "swap, download" in said
+
+
 def test_missing_evidence_is_named(tmp_path: Path) -> None:
     assert len(evidence.stale(tmp_path)) == len(evidence.MADE_BY)
 
