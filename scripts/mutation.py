@@ -406,6 +406,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--module", action="append", choices=MODULES, help="only this one")
     parser.add_argument("--pure", action="store_true", help="only the tests in tests/pure (quick)")
+    parser.add_argument("--tests", action="append", metavar="FILE", help="only the tests in this file (quicker)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -415,9 +416,11 @@ def main() -> int:
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failure is enough; it need not be made small
     hypothesis.settings.register_profile("mutation", phases=phases, database=None, deadline=None)
     hypothesis.settings.load_profile("mutation")
-    run = Run(options.module or [*PURE, "flash"], options.workers, "pure" if options.pure else "all")
+    tests = options.tests or (TESTS[:1] if options.pure else TESTS)
+    named = ", ".join(Path(one).stem for one in options.tests or ()) or ("pure" if options.pure else "all")
+    run = Run(options.module or [*PURE, "flash"], options.workers, named)
     arguments = ["-q", "--no-header", "--timeout=0", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
-    pytest.main([*arguments, "--hypothesis-seed=1", *(TESTS[:1] if options.pure else TESTS)], plugins=[run])
+    pytest.main([*arguments, "--hypothesis-seed=1", *tests], plugins=[run])
     if run.failed or not run.tried:
         print(f"error[MUTATION]: without a mutant there is a failure: {run.failed or 'no tests'}", file=sys.stderr)
         return 1
@@ -478,8 +481,9 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 Written by `make mutation`; do not edit. One operator, constant, condition or statement of a module is changed at a
 time, each of them; the tests that reach it run until one fails. Unchanged code passes them all. What each change is,
-and which tests run: `scripts/mutation.py`. *Tests*: "pure" are those in tests/pure alone, so that more may be noticed
-than is said here; "all" are those in which the module runs on CPython. *boot/*: the digest it was recorded for.
+and which tests run: `scripts/mutation.py`. *Tests*: "pure" are those in tests/pure alone; where files are named, only
+those ran, so that more may be noticed than is said here; "all" are those in which the module runs on CPython. *boot/*:
+the digest it was recorded for.
 
 **{total[1]} of {total[0]} mutants are noticed; {total[2]} can make no difference; {total[3]} are not noticed.**
 

@@ -248,6 +248,126 @@ def test_a_record_of_another_format_makes_the_ledger_read_only():
         assert part.done == []
 
 
+def test_a_ledger_of_another_format_is_not_even_made_level():
+    part, _ = new()
+    put(part, 1, [record(1, 1), record(3, 2, a=255), record(2, 3), record(21, 4, x=9), record(21, 5, x=7, version=2)])
+    part.done = []
+    book = Ledger(part)
+    assert book.foreign
+    assert book.state.nonce == 9
+    assert part.done == []
+
+
+def test_the_newest_record_does_not_count_where_it_is_bad_in_both_banks():
+    part, book = new()
+    for number in (7, 8):
+        book.append(log.NONCE, 0, 0, number)
+    part.content[256 + 20] ^= 1
+    part.content[SECTOR + 256 + 20] ^= 1
+    assert again(part)["nonce"] == 7
+
+
+def test_of_two_records_with_one_number_that_of_the_base_counts():
+    """No engine writes such; bank 0 is the base where both count."""
+    part, _ = new()
+    put(part, 0, [record(1, 1), record(3, 2, a=255), record(2, 3), record(21, 4, x=8)])
+    put(part, 1, [record(1, 1), record(3, 2, a=255), record(2, 3), record(21, 4, x=9)])
+    assert Ledger(part).state.nonce == 8
+
+
+def test_level_banks_cost_one_reading_of_records_and_one_of_pages():
+    part, book = new()
+    for number in range(20):
+        book.append(log.NONCE, 0, 0, number + 1)
+    reads = []
+    real = part.read
+    part.read = lambda off, buf: (reads.append((off, len(buf))), real(off, buf))
+    Ledger(part)
+    records = [(at, 64) for at in range(0, SECTOR, 64)]
+    pages = [(off + at, 256) for at in range(0, SECTOR, 256) for off in (0, SECTOR)]
+    assert reads == records + pages
+
+
+def test_banks_that_differ_in_a_later_page_are_made_level():
+    part, book = new()
+    for number in range(20):
+        book.append(log.NONCE, 0, 0, number + 1)
+    for room, place in ((23, 5), (24, 11), (25, 22)):
+        part.content[SECTOR + 64 * place : SECTOR + 64 * place + 64] = b"\xff" * 64
+        part.done = []
+        Ledger(part)
+        assert part.done == [SECTOR + 64 * room]
+
+
+def test_the_further_end_says_nothing_but_its_number():
+    for newer in (0, 1):
+        part = Part()
+        put(part, newer, [record(1, 11), record(3, 12, x=1, y=1), record(2, 13)])
+        put(part, 1 - newer, [record(1, 1), record(3, 2), record(2, 3)])
+        Ledger(part)
+        for bank in (0, 1):
+            assert part.content[bank * SECTOR + 192 : bank * SECTOR + 256] == record(2, 14)
+
+
+def test_a_full_base_is_rewritten_beginning_with_the_other_bank():
+    for newer in (0, 1):
+        part = Part()
+        full = [record(1, 11), record(3, 12, a=1), record(2, 13)] + [record(21, 14 + n, x=n + 1) for n in range(61)]
+        put(part, newer, full)
+        put(part, 1 - newer, [record(1, 1), record(3, 2), record(2, 3)])
+        assert Ledger(part).state.nonce == 61
+        assert [one for one in part.done if isinstance(one, tuple)] == [("erase", 1 - newer), ("erase", newer)]
+        assert part.kinds() == part.kinds(1) == [1, 3, 21, 2]
+
+
+def test_a_bank_without_room_for_what_it_lacks_is_rewritten():
+    same = [record(1, 1), record(3, 2, a=1), record(2, 3)]
+    for short in (0, 1):
+        part = Part()
+        put(part, short, same + [record(21, 4 + n, x=n + 1) for n in range(60)] + [b"\x00" * 64])
+        put(part, 1 - short, same + [record(21, 4 + n, x=n + 1) for n in range(61)])
+        assert Ledger(part).state.nonce == 61
+        assert [one for one in part.done if isinstance(one, tuple)] == [("erase", 1), ("erase", 0)]
+        assert part.kinds() == part.kinds(1) == [1, 3, 21, 2]
+
+
+def test_a_new_state_is_nothing_and_an_update_that_failed_is_over():
+    nothing = {
+        "counters": (0, 0),
+        "chosen": -1,
+        "degraded": 0,
+        "locked": False,
+        "probe": 0,
+        "keyset": (0, 0, NONE),
+        "pairs": (None, None),
+        "retries": (),
+        "abandoned": (NONE, 0),
+        "nonce": 0,
+        "last": (0, NONE, 0),
+        "phase": log.IDLE,
+        "mask": 0,
+        "slots": 0,
+        "sequence": 0,
+        "manifest": NONE,
+        "permit": False,
+        "progress": (0, 0),
+        "attempts": 0,
+        "runs": 0,
+        "faults": 0,
+    }
+    state = log.State()
+    assert plain(state) == nothing
+    for kind in (log.FETCH, log.STAGED, log.TRIAL, log.ROLLBACK):
+        state.apply(kind, 3, 17, 12, 0, MANIFEST, 0)
+    state.apply(log.ENTER, 0, 1, 0, 0, NONE, 0)
+    state.apply(log.ATTEMPT, 0, 1, 0, 0, NONE, 0)
+    state.apply(log.RUN, 0, 1, 0, 0, NONE, 0)
+    state.apply(log.PROGRESS, 0, 0, 1, 0, NONE, 0)
+    state.apply(log.FAILED, 0, 20, 12, 0, MANIFEST, 0)
+    nothing["last"] = (20, MANIFEST, 12)
+    assert plain(state) == nothing
+
+
 def test_a_lost_ledger_takes_no_records():
     part = Part()
     book = Ledger(part)
