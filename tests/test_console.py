@@ -14,7 +14,7 @@ from helpers.console import PASSWORD, SECRET, Browser, Device
 from helpers.desk import firmware
 from helpers.keys import ISSUED, YEAR, signer
 from sekisho import console, console_words, orders, values
-from sekisho_tools import cose, suit
+from sekisho_tools import cose, settings, suit
 from sekisho_tools.serve import StaticServer
 from test_duties import files, log
 
@@ -604,6 +604,59 @@ def test_an_order_that_ends_a_device_may_be_carried_to_it_by_hand(tmp_path: Path
         with pytest.raises(ConnectionRefusedError):
             browser.get("/")
     assert b"ABCD-EFGH" not in device.world.flash_path.read_bytes()
+
+
+# -- backup of the settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("STS10")
+def test_an_administrator_takes_a_backup_and_puts_it_back(tmp_path: Path) -> None:
+    words = "a long passphrase"
+    with Device(tmp_path, wifi=[["sekisho", "sekisho-lab"]], modules={"application": TELLS}) as device:
+        browser, operator = device.browser().set_up(), Operator(device)
+        browser.post("/settings", csrf=browser.csrf(), poll="900", utc_offset="540")
+        taken = browser.post("/backup", csrf=browser.csrf(), passphrase=words, again=words)
+        assert (taken.status, taken.headers["content-type"]) == (200, "application/octet-stream")
+        assert taken.headers["content-disposition"] == 'attachment; filename="settings.backup"'
+        assert b"sekisho-lab" not in taken.body
+        opened = settings.open_backup(taken.body, words)
+        assert (opened["poll"], opened["wifi"]) == (900, [["sekisho", "sekisho-lab"]])
+        browser.post("/settings", csrf=browser.csrf(), poll="1800", utc_offset="0")
+        for key, content, why in (
+            ("another passphrase", taken.body, "wrong passphrase, or the file is damaged"),
+            (words, taken.body[:-1] + b"x", "wrong passphrase, or the file is damaged"),
+            (words, b"", "wrong passphrase, or the file is damaged"),
+            (words, bytes(9000), "the file is empty or broke off"),
+        ):
+            assert browser.upload(content, path="/putback", passphrase=key).status == 303
+            assert why in browser.get("/settings").text
+        browser.upload(operator.order("settings", {"held": ["utc_offset"]}))
+        assert browser.upload(taken.body, path="/putback", passphrase=words).status == 303
+        text = browser.get("/settings").text
+        assert "Saved." in text
+        assert 'value="900" id="poll"' in text
+        assert 'value="0" id="utc_offset"' in text  # the operator holds it
+    assert log(device.world).count("BACKUP") == 5  # taken, three that did not open, put back
+
+
+@pytest.mark.requirement("STS10", "STS04")
+def test_backups_are_the_administrators_and_need_the_token_of_the_form(device: Device, admin: Browser) -> None:
+    new = "a user's password"
+    admin.post("/accounts", csrf=admin.csrf(), new=new, again=new)
+    user = device.browser()
+    user.login(new, "user")
+    words = "a long passphrase"
+    assert user.post("/backup", csrf=user.csrf(), passphrase=words, again=words).status == 403
+    assert user.upload(b"x", path="/putback", passphrase=words).status == 403
+    assert "/backup" not in user.get("/settings").text
+    assert admin.post("/backup", csrf=user.csrf(), passphrase=words, again=words).status == 403
+    assert admin.upload(b"x", csrf=user.csrf(), path="/putback", passphrase=words).status == 403
+    assert admin.post("/backup", csrf=admin.csrf(), passphrase=words, again=words + "x").status == 303
+    assert "the two are not the same" in admin.get("/settings").text
+    assert admin.post("/backup", csrf=admin.csrf(), passphrase="short", again="short").status == 303
+    assert "at least 12 characters" in admin.get("/settings").text
+    assert device.browser().upload(b"x" * 7000, csrf="0" * 32, path="/putback", passphrase=words).status == 413
+    assert admin.get("/backup").headers["location"] == "/settings"
 
 
 # -- set-up --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sekisho_boot.reasons import BACKUP, CONTENT_KEY, SETTING, Refused
 from . import eventlog, secure, store
 from .cbor import decode, encode
 from .seal import seal, unseal
-from .values import SCHEMA, VERSION, migrated
+from .values import ORDER, SCHEMA, VERSION, migrated
 
 TAKEN = "/data/backup"  # the last backup that an order asked for, sealed
 BROUGHT = "/data/backup-in"  # one that an order is to put back, from before it is obeyed until it was
@@ -52,10 +52,11 @@ def put_back(settings, device: bytes, key, document, role: int, log=None) -> Non
     Refused: BACKUP (another key, or damaged), SETTING (of a newer schema, or values that cannot be), LIMIT, KEY_RIGHTS,
     CONTENT_KEY, FLASH.
     """
-    _noted(log, IMPORT, lambda: settings.change(_values(unseal(opened(key), document), device, role), role))
+    held = settings.get("held") if role < ORDER else ()  # those stay as the operator wants them
+    _noted(log, IMPORT, lambda: settings.change(_values(unseal(opened(key), document), device, role, held), role))
 
 
-def _values(content: bytes, device: bytes, role: int) -> dict:
+def _values(content: bytes, device: bytes, role: int, held) -> dict:
     found = decode(content)
     if not isinstance(found, dict):
         raise Refused(SETTING)
@@ -65,7 +66,7 @@ def _values(content: bytes, device: bytes, role: int) -> dict:
     if version < VERSION:
         found_values = migrated(version, found_values)
     passed = () if found.get("device", b"") in (b"", device) else OWN
-    known = [line[0] for line in SCHEMA if line[5] <= role and line[0] not in passed]
+    known = [line[0] for line in SCHEMA if line[5] <= role and line[0] not in passed and line[0] not in held]
     return {name: found_values[name] for name in found_values if name in known}
 
 

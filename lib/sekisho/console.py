@@ -19,6 +19,7 @@ MAX_LINE = const(1024)  # bytes of one line of a request
 MAX_HEAD = const(3072)  # bytes of a request before its body
 MAX_LINES = const(40)
 MAX_BODY = const(6144)  # bytes of a form
+MAX_BACKUP = const(8192)  # bytes of a backup of the settings
 MAX_UPLOAD = const(16777216)  # bytes of an upload, which is never in memory as a whole
 PATIENCE = const(10)  # s for a request to arrive, and then for each step of it
 _PIECE = const(1024)  # bytes taken from a connection at a time

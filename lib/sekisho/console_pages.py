@@ -116,10 +116,13 @@ def _button(words: str, ja: bool, kind: str = "", value: str = "") -> str:
     return "<button%s%s>%s</button>" % (kind, value, said(words, ja))
 
 
-def _secret(field: str, words: str, ja: bool, how: str) -> str:
+def _secret(field: str, words: str, ja: bool, how: str, least: int = 0, number: str = "") -> str:
+    number = number or field
+    more = ' minlength="%d"' % least if least else ""
     return (
-        '<div class="f"><label for="%s">%s</label><input id="%s" name="%s" type="password" required autocomplete="%s">'
-        "</div>" % (field, said(words, ja), field, field, how)
+        '<div class="f"><label for="%s">%s</label>'
+        '<input id="%s" name="%s" type="password" required autocomplete="%s"%s></div>'
+        % (number, said(words, ja), number, field, how, more)
     )
 
 
@@ -328,6 +331,17 @@ def settings(web, session, ja: bool, posted=None, wrong=()):
     if session.role >= ADMIN:
         yield "<h2>%s</h2>" % said("Secure defaults", ja) + _form("/restore", session)
         yield _button("Set every setting to its secure default", ja, "s") + "</form>"
+        yield '<h2 id="backup">%s</h2>' % said("Backup", ja)
+        yield "<p>%s</p>" % said("All settings, passphrases among them, in a file that only its passphrase opens.", ja)
+        yield "<section>" + _form("/backup", session) + _secret("passphrase", "Passphrase", ja, "new-password", 12)
+        yield "<small>%s</small>" % said("at least 12 characters", ja)
+        yield _secret("again", "Once more", ja, "new-password", 12)
+        yield _button("Take a backup", ja, "s") + "</form></section>"
+        yield "<section>" + _form("/putback", session, ' enctype="multipart/form-data"')
+        yield _secret("passphrase", "Passphrase", ja, "off", 12, "putback")
+        yield '<div class="f"><label for="file">%s</label>' % said("File", ja)
+        yield '<input id="file" name="file" type="file" required></div>'
+        yield _button("Put a backup back", ja, "s") + "</form></section>"
 
 
 def networks(web, session, ja: bool, found):

@@ -8,7 +8,7 @@ import gc
 
 from microdot import Microdot, Request, Response  # type: ignore[import-not-found]
 from micropython import const
-from sekisho_boot.reasons import Refused, name
+from sekisho_boot.reasons import BACKUP, LIMIT, Refused, name
 
 from . import clock, console, console_form, console_pages, delay, eventlog, offline, policy
 from .accounts import Denied
@@ -47,11 +47,14 @@ ROUTES = (  # name of a page, method for GET, method for POST
     ("look", "to_start", "look"),
     ("settings", "form", "change"),
     ("restore", "", "restore"),
+    ("backup", "to_settings", "back_up"),
+    ("putback", "to_settings", "put_back"),
     ("wifi", "networks", "join"),
     ("files", "files", "bring"),
     ("log", "log", ""),
     ("log.bin", "export", ""),
 )
+WITH_FILES = ("/files", "/putback")
 COOKIE = "HttpOnly; SameSite=Strict; Path=/"
 _ENTRIES = const(20)  # of the log on a page
 _DAY = const(86400)
@@ -120,7 +123,7 @@ class Web:
         wanted = request.cookies.get("l") or headers.get("Accept-Language", "")
         request.g.ja = wanted[:2] == "ja"
         session = request.g.session = self.accounts.session(request.cookies.get("s", ""))
-        if request.content_length > console.MAX_BODY and (not session or request.path != "/files"):
+        if request.content_length > console.MAX_BODY and (not session or request.path not in WITH_FILES):
             return Response("", 413)
         if session is None:
             if request.path not in WITHOUT_LOGIN:
@@ -336,6 +339,49 @@ class Web:
             request.g.session.note = name(refused.code)
         return redirect("/settings")
 
+    async def to_settings(self, request):
+        return redirect("/settings")
+
+    async def back_up(self, request):
+        """All settings as a file that only the passphrase opens (STS10)."""
+        form, session = self._form(request), request.g.session
+        self._admin(request)
+        if form.get("passphrase", "") != form.get("again", ""):
+            session.note = "the two are not the same"
+            return redirect("/settings")
+        request.sock[0].more(60)
+        try:
+            sealed = self.duties.backup(form.get("passphrase", ""))
+        except Refused as refused:
+            session.note = _backup_words(refused.code)
+            return redirect("/settings")
+        head = {"Content-Type": "application/octet-stream"}
+        head["Content-Disposition"] = 'attachment; filename="settings.backup"'
+        return Response(sealed, 200, head)
+
+    async def put_back(self, request):
+        """A backup comes back: passphrase and file."""
+        session = request.g.session
+        self._admin(request)
+        try:
+            parts = await self._parts(request)
+            if await parts.part() != (b"passphrase", False):
+                return Response("", 400)
+            passphrase = await parts.text()
+            found = await parts.part()
+            if not found or not found[1]:
+                return Response("", 400)
+            document = await parts.content(b"", console.MAX_BACKUP)
+            request.sock[0].more(60)
+            self.duties.put_back(passphrase, document, session.role, self.agent)
+            session.note = "Saved."
+            self.agent.call()
+        except Refused as refused:
+            session.note = _backup_words(refused.code)
+        except (ValueError, OSError):
+            session.note = "the file is empty or broke off"
+        return redirect("/settings")
+
     async def networks(self, request):
         self._admin(request)
         return self._page(request, "Wi-Fi", console_pages.networks(self, request.g.session, request.g.ja, _scan()))
@@ -361,16 +407,21 @@ class Web:
         content = console_pages.files(self, request.g.session, request.g.ja)
         return self._page(request, "Files", content, 200, 3 if self.checking else 0)
 
+    async def _parts(self, request):
+        """The parts of a form with a file, after the token of this session. ValueError, OSError where it is none."""
+        link = request.sock[0]
+        if request.content_length <= console.MAX_BODY:
+            link = _Held(request.body, link)
+        parts = console_form.Parts(link, request.content_type or "")
+        if await parts.part() != (b"csrf", False) or not _same(await parts.text(), request.g.session.csrf):
+            raise Stop(403)
+        return parts
+
     async def bring(self, request):
         """A file comes in: the door judges it as if it came from the server."""
-        link, session = request.sock[0], request.g.session
+        session = request.g.session
         try:
-            if request.content_length <= console.MAX_BODY:
-                link = _Held(request.body, link)
-            parts = console_form.Parts(link, request.content_type or "")
-            found = await parts.part()
-            if found != (b"csrf", False) or not _same(await parts.text(), session.csrf):
-                return Response("", 403)
+            parts = await self._parts(request)
             found = await parts.part()
             if not found or not found[1]:
                 return Response("", 400)
@@ -413,6 +464,12 @@ class _Held:
         view[:got] = self._body[:got]
         self._body = self._body[got:]
         return got
+
+
+def _backup_words(code: int) -> str:
+    if code == BACKUP:
+        return "wrong passphrase, or the file is damaged"
+    return "at least 12 characters" if code == LIMIT else name(code)
 
 
 def choices(start: str, role: int) -> tuple:

@@ -203,17 +203,21 @@ class Browser:
         assert answer.status == 303, answer.text
         return self
 
-    def upload(self, content: bytes, csrf: str | None = None, name: str = "file.bin") -> Answer:
+    def upload(
+        self, content: bytes, csrf: str | None = None, name: str = "file.bin", path: str = "/files", **fields: str
+    ) -> Answer:
         """A file, as a browser sends it."""
         mark = "----formboundary7MA4YWxkTrZu0gW"
         token = self.csrf("/files") if csrf is None else csrf
-        head = (
-            f'--{mark}\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{token}\r\n'
+        pairs = {"csrf": token, **fields}.items()
+        head = "".join(
+            f'--{mark}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n' for field, value in pairs
+        ) + (
             f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
         body = head.encode() + content + f"\r\n--{mark}--\r\n".encode()
-        return self.ask("POST", "/files", body, Content_Type=f"multipart/form-data; boundary={mark}")
+        return self.ask("POST", path, body, Content_Type=f"multipart/form-data; boundary={mark}")
 
 
 @contextmanager
