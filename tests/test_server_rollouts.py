@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import socketserver
 import threading
 import time
@@ -409,6 +410,56 @@ def test_failures_and_endings_are_told_by_webhook_and_mail(tmp_path):
         assert posts[0][0]["X-Sekisho-Signature"] == f"sha256={seal}"
         assert "To: ops@example.com, boss@example.com" in mails[0]
         assert f"Subject: [sekisho] Update failed on {rollout.devices[0].name}" in mails[0]
+
+
+@pytest.mark.requirement("UPD10")
+def test_silence_and_a_rollout_that_stopped_itself_are_told_by_webhook_and_mail(tmp_path):
+    with hook([204]) as (url, posts), mailbox() as (port, mails):
+        mail = Mail("127.0.0.1", port, "none", sender="fleet@example.com", to=("ops@example.com",))
+        with running(tmp_path, webhook=Webhook(url), mail=mail) as site:
+            rollout = Rollout(site, 10, **CANARY).start()
+            silent = rollout.offered()[0]
+            silent.order()
+            site.clock.pass_seconds(601)
+            rollout.work()
+            until(lambda: len(posts) == 2 and len(mails) == 2)
+        told = [json.loads(body) for _, body in posts]
+        assert [one["kind"] for one in told] == ["device_silent", "rollout_paused_by_itself"]
+        assert told[0]["detail"]["controllerId"] == silent.name
+        assert told[1]["detail"]["reason"] == "1 of 2 devices of group canary failed or fell silent"
+        assert f"Subject: [sekisho] {silent.name} took an update and fell silent" in mails[0]
+        assert f"Subject: [sekisho] Rollout {rollout.name} has stopped itself" in mails[1]
+
+
+def test_a_receiver_that_speaks_no_http_keeps_no_other_notification_back(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener, mailbox() as (port, mails):
+
+        def babble() -> None:
+            while True:
+                try:
+                    line, _ = listener.accept()
+                except OSError:
+                    return
+                with line:
+                    line.recv(65536)
+                    line.sendall(b"this is no HTTP at all\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        mail = Mail("127.0.0.1", port, "none", sender="fleet@example.com", to=("ops@example.com",))
+        with running(tmp_path, webhook=Webhook(url), mail=mail) as site:
+            for _ in range(2):
+                device = site.device()
+                device.feedback(site.assign(device, site.release()), finished="failure")
+            until(lambda: len(mails) == 2)
+            look = select(notice.c.tries, notice.c.webhook, notice.c.mail)
+            until(
+                lambda: (
+                    [tuple(row) for row in site.server.store.look(lambda conn: conn.execute(look).all())]
+                    == [(1, "waiting", "sent")] * 2
+                )
+            )
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.requirement("UPD10")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import http.client
 import json
 import logging
 import smtplib
@@ -83,7 +84,7 @@ async def _try(how: str, state: str, deliver: Callable[[], None] | None) -> str:
         return "off"
     try:
         await asyncio.to_thread(deliver)
-    except (OSError, smtplib.SMTPException, ValueError) as error:
+    except (OSError, smtplib.SMTPException, http.client.HTTPException, ValueError) as error:
         log.warning("a notification was not taken", extra={"how": how, "error": str(error)[:200]})
         return "waiting"
     return "sent"
