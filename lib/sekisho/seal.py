@@ -6,11 +6,12 @@ Integers are little-endian. Kind 0: the caller's 32 bytes. Kind 1: a passphrase,
 with the salt. Then HKDF (RFC 5869) with the salt gives one key for each purpose. The salt is fresh for each backup, so
 the counter of AES-CTR can begin at 0.
 
-What the rounds cost and why so few: MicroPython hashes one block in about 100 us on an ESP32, four blocks a round,
-so ROUNDS take some seconds on the device. That slows guessing down by that much and no more; the length of the
-passphrase has to do the rest, hence MIN_PASSPHRASE.
+What the rounds cost and why so few: bench/password_hash.py calculates it for a chip; ROUNDS take about a second there,
+during which nothing else runs. That slows guessing down by that much and no more; the length of the passphrase has to
+do the rest, hence MIN_PASSPHRASE.
 """
 
+from hashlib import sha256
 from struct import pack, unpack_from
 
 from micropython import const
@@ -32,11 +33,19 @@ _PASSPHRASE = const(1)
 
 
 def pbkdf2(passphrase: bytes, salt: bytes, rounds: int) -> bytes:
-    """32 bytes (RFC 8018 section 5.2 with HMAC-SHA-256)."""
-    last = hmac_sha256(passphrase, salt + b"\x00\x00\x00\x01")
-    total = int.from_bytes(last, "big")
-    for _ in range(rounds - 1):
-        last = hmac_sha256(passphrase, last)
+    """32 bytes (RFC 8018 section 5.2 with HMAC-SHA-256). `accounts.slow_hash` is the same, and lets others run."""
+    if len(passphrase) > 64:
+        passphrase = sha256(passphrase).digest()
+    key = passphrase + bytes(64 - len(passphrase))
+    inner, outer = bytes([byte ^ 0x36 for byte in key]), bytes([byte ^ 0x5C for byte in key])
+    last, total = salt + b"\x00\x00\x00\x01", 0
+    for _ in range(rounds):
+        hasher = sha256(inner)
+        hasher.update(last)
+        last = hasher.digest()
+        hasher = sha256(outer)
+        hasher.update(last)
+        last = hasher.digest()
         total ^= int.from_bytes(last, "big")
     return total.to_bytes(32, "big")
 
