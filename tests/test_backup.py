@@ -68,7 +68,7 @@ def backups(device: Device) -> list[tuple[str, int]]:
     return [(one.reason, one.value) for one in found if one.event == "BACKUP"]
 
 
-@pytest.mark.requirement("STS06")
+@pytest.mark.requirement("STS10")
 @pytest.mark.parametrize("key", [WRAPPED, PASSPHRASE], ids=["wrapped", "passphrase"])
 def test_what_an_order_backed_up_another_order_puts_back_and_the_log_tells(device: Device, key: Any) -> None:
     device.duties.settings.change({"poll": 777, "groups": ["north"], "peer_key": "k" * 16}, values.ORDER)
@@ -169,7 +169,7 @@ print("rest", orders.record.get(PENDING), backup.store.load(backup.BROUGHT))
 """
 
 
-@pytest.mark.requirement("STS06")
+@pytest.mark.requirement("STS10")
 def test_a_cut_at_any_flash_state_puts_all_of_a_backup_back_or_nothing_and_the_order_ends_once(tmp_path: Path) -> None:
     """Order and results lie in the device record, the backup and the settings on littlefs."""
     product = Product(tmp_path, server="http://old", keys=make_keyset(operators=1))
@@ -230,6 +230,7 @@ class Server:
 
     def __init__(self, device: Device, status: int = 0) -> None:
         self.duties, self.takes, self.reports = device.duties, True, "/reports"
+        self.server, self.ca = "https://updates.example", b"a certificate"
         self.status = status
         self.got: list[bytes] = []
         self.said: list[str] = []

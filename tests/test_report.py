@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from helpers.site import Product
 from helpers.site import firmware as image
 from sekisho import devicekey, eventlog, hardware, orders, record, report, values
 from sekisho_boot import reasons
+from sekisho_boot.reasons import Refused
 from sekisho_sim.efuse import Efuse
 from sekisho_tools import cose, issued
 from sekisho_tools import report as desk_report
@@ -310,6 +312,41 @@ def test_the_last_update_and_orders_are_in_it(device: Device) -> None:
     assert suit_report[99] == ["", [-16, bytes(range(32))]]
     assert suit_report[4] == {5: reasons.HEALTH, 6: [[], 20, 0, 0, {}], 7: 11}
     assert cbor2.loads(report.suit_report((0, bytes(32), 5)))[4] is True
+
+
+@pytest.mark.requirement("SSS01")
+def test_a_device_with_everything_tells_every_member_and_the_page_has_them_all(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(report.__file__).read_text()
+    source = source[source.index("# Members of the claim") : source.index("PRIVATE =")]
+    members = {int(number) for number in re.findall(r"^[A-Z_]+ = const\((\d+)\)  #?", source, re.MULTILINE)}
+    members |= {int(number) for number in re.findall(r"^[A-Z_]+ = const\((\d+)\)$", source, re.MULTILINE)}
+    page = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+    table = page[page.index("| member |") :]
+    table = table[: table.index("\n\n")]
+    assert {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == members
+    assert members == set(range(1, 27))
+
+    machine: Any = types.ModuleType("machine")
+    machine.mem32 = type("Mem", (), {"__getitem__": lambda self, address: 0})()
+    machine.unique_id = lambda: b"\x24\x0a\xc4\x00\x00\x01"
+    monkeypatch.setitem(sys.modules, "machine", machine)
+    monkeypatch.setattr(report, "_issued_id", lambda: bytes(16))
+    device.record.update({record.OWNER: b"new"})
+    device.log.append(eventlog.START)
+    device.engine.ledger.append(15, 0, reasons.HEALTH, 7, 0, bytes(range(32)))
+    with pytest.raises(Refused):
+        device.orders.obey(b"junk")
+    told = desk_report.parse(device.report())
+    assert set(told.ours) == members
+    assert set(told.claims) >= {report.IAT, report.NONCE, report.UEID, report.HWMODEL, report.DBGSTAT, report.PROFILE}
+    assert told.ours[report.PHASE] == 0
+    assert told.ours[report.LIMITS]["fw"][0] == device.engine.keyset().limit("fw")[0]
+    assert told.ours[report.COUNTERS] == tuple(device.engine.status()["counters"])
+    assert told.ours[report.CLOCK][1] == 1
+    assert told.ours[report.ORDER_NONCE] == device.engine.state.nonce
+    assert told.ours[report.POLICY] == (True, "automatic", "")
 
 
 @pytest.mark.requirement("SSS03")

@@ -215,7 +215,7 @@ def test_orders_go_out_and_reports_come_in_over_the_device_api(tmp_path: Path) -
         nonce = b"asked by alice"
         fleet.api.close()
         give(orders.ACTIONS["report"][0], 2, nonce)
-        console = consoles(run(world, "report sent", seconds=120))
+        console = consoles(run(world, "sekisho: report sent", seconds=120))
         assert "order obeyed" in console
         _, document = next(reports(fleet.api, name))
         found = desk_report.parse(document)

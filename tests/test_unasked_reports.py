@@ -25,7 +25,8 @@ class Server:
 
     def __init__(self, device: Device, status: int = 0, url: str = "/reports") -> None:
         self.device, self.status = device, status
-        self.duties, self.takes, self.reports, self.ca = device.duties, True, url, None
+        self.duties, self.takes, self.reports = device.duties, True, url
+        self.server, self.ca = "https://updates.example", b"a certificate"
         self.options = settings.load()
         self.got: list[bytes] = []
         self.calls = 0
@@ -140,7 +141,7 @@ def test_what_an_order_asked_for_is_not_replaced_by_one_that_nobody_asked_for(se
     asyncio.run(server.duties.looked(server, reasons.NOTHING))
     server.duties.log.kept = False  # another verdict
     asyncio.run(server.duties.looked(server, reasons.NOTHING))
-    assert desk.parse(server.duties.made()).claims[report.NONCE] == b"\x07"
+    assert desk.parse(server.duties.made(server)).claims[report.NONCE] == b"\x07"
     assert server.duties.record.get(record.WANTED) is None
 
 
@@ -182,3 +183,24 @@ def test_a_report_is_bounded(server: Server) -> None:
     told = desk.parse(server.got[-1])
     assert len(desk.entries(told)) == report.MAX_EVENTS
     assert len(server.got[-1]) < 4096
+
+
+@pytest.mark.requirement("SSS05")
+@pytest.mark.parametrize("server", ["http://updates.example", "https://updates.example"])
+def test_what_is_private_goes_only_to_a_server_that_a_certificate_vouches_for(device: Device, server: str) -> None:
+    def told(document: bytes) -> set[int]:
+        return set(desk.verify(document, device.duties._key().public).report.ours) & set(report.PRIVATE)
+
+    way = Server(device)
+    way.server = server
+    device.duties.record.update({record.OWNER: b"somebody"})
+    before = device.duties.reporter.told
+    assert way.look() == 1
+    private = server.startswith("https")
+    assert told(way.got[-1]) == ({report.OWNER, report.POLICY, report.PENDING, report.EVENTS} if private else set())
+    assert (device.duties.reporter.told > before) == private, "entries that were not told are still to be told"
+    # An order that came by hand has its report brought by hand, whole; the plain server does not get that one.
+    assert device.door.order(device.order("report", _5=b"\x07")) == 0
+    asyncio.run(device.duties.looked(way, reasons.NOTHING))
+    assert {report.OWNER, report.POLICY} < told(device.duties.report_document())
+    assert bool(device.duties.made(way)) == private

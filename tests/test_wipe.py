@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from helpers import powercut, site
+from helpers import micropython, powercut, site
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product, firmware
 from sekisho import orders, record
+from sekisho_boot import records
 from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.flash import Flash, MemPart, cut_states
 from sekisho_tools import cose, flashimage, layout, wipe
@@ -37,10 +38,13 @@ orders = Orders(engine, record, Settings())
 print("application", record.get(OWNER))
 from sekisho import secure
 component = secure.component()
+from machine import RTC
+print("rtc", RTC().memory())
 if component.kept():
     print("key", component.public().hex())
 try:
     orders.obey({document!r})
+    RTC().memory(b"a secret of the user")
     print("obeyed")
     engine.port.reset()
 except Refused as refused:
@@ -78,6 +82,10 @@ class Case:
             else:
                 content = (SECRET * (part.size // len(SECRET) + 1))[: part.size]
             data[part.offset : part.offset + part.size] = content
+        part = LAYOUT["sekisho"]
+        for sector in (records.STAGED, records.HOLDING):
+            at = part.offset + sector * 4096
+            data[at : at + 4096] = (SECRET * 128)[:4096]
         self.world.flash_path.write_bytes(data)
         members = {1: orders.ACTIONS[action][0], 2: [1, self.product.device.classes[0]], 4: ISSUED + YEAR, 6: 1}
         if argument is not None:
@@ -126,6 +134,10 @@ def test_a_wipe_leaves_nothing_of_the_owner_and_a_device_that_works(tmp_path: Pa
     assert (case.statement().action, case.statement().done) == (action, True)
     for label in ("ota_1", "app_0", "app_1", "nvs", "vfs"):
         assert blank(case.part(label)), label
+    for sector in (records.STAGED, records.HOLDING):
+        assert blank(case.part("sekisho")[sector * 4096 : sector * 4096 + 4096]), sector
+    assert "rtc b''" in console.partition("sekisho: wiped")[2]
+    assert "rtc b'a secret" not in console
     assert case.part("ota_0")[: len(OLD)] == OLD
     assert case.record().get(record.LIFE) is None
     assert case.record().get(record.OWNER) == (b"new owner" if action == "transfer" else None)
@@ -229,6 +241,19 @@ def test_the_plan_covers_the_whole_partition_table() -> None:
     for size in ("4MiB", "8MiB", "16MiB"):
         names = {part.label for part in layout.load(FIRMWARE / "partitions" / f"{size}.csv")}
         assert names == erased | set(kept)
+
+
+@pytest.mark.requirement("STS08")
+def test_memory_is_overwritten_as_far_as_python_can_get_hold_of_it() -> None:
+    """What an application left in PSRAM outlives a restart."""
+    program = (
+        "import gc; from sekisho import wipe\n"
+        "kept = [b'a secret of the user' * 50 for _ in range(200)]\nkept = None\n"
+        "gc.collect(); free = gc.mem_free(); print(free, wipe.forget_ram())"
+    )
+    free, overwritten = map(int, micropython.run(program, heap="500k").split())
+    assert free > 200_000
+    assert overwritten > free * 0.95
 
 
 def test_a_wipe_without_a_key_or_with_a_damaged_file_system_is_done_all_the_same(tmp_path: Path) -> None:

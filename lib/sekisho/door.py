@@ -20,7 +20,7 @@ from sekisho_boot.keyset import MAX_KEYSET
 from sekisho_boot.ledger import FETCHING
 from sekisho_boot.reasons import BUSY, DISABLED, IMAGE_SIZE, LIMIT, NOTHING, TRUNCATED, Refused, kind
 
-from . import eventlog
+from . import eventlog, orders
 from .envelope import MAX_DOWNLOAD
 
 SECTOR = const(4096)
@@ -51,6 +51,8 @@ class Door:
         if duties is None:
             raise Refused(DISABLED)  # a small stock image has no orders
         code = duties.judge(document, self.agent)
+        if not code and orders.payload(document)[1] == orders.REPORT:
+            duties.by_hand = True
         if duties.due() or duties.wanted():
             self.agent.call()
         return code

@@ -37,6 +37,7 @@ class Duties:
         self._tag = ""  # of the order that has been dealt with
         self.orders.rotate = self.log.rotate
         self.orders.backups = backup.Keeper(self.settings, engine.port.device, self.log)
+        self.by_hand = False  # the order that asks for a report was brought by hand
         self._since = time.time()  # of this start, or the last report
         self._clockless = False  # the first time that a server tells is to be written down
         self._marks = _marks()
@@ -240,7 +241,12 @@ class Duties:
         """Whether a report that nobody asked for could be sent, and none waits."""
         marks = self._marks
         takes = getattr(agent, "takes", False) and marks.get("untaken") != _sum(agent.reports)
-        return takes and not marks.get("report")
+        return takes and not self._waits(agent)
+
+    def _waits(self, agent) -> bool:
+        """Whether a report waits that may go over the agent's channel: what is private only where a certificate tells
+        who is at its other end."""
+        return bool(self._marks.get("report")) and not (self._marks.get("private") and not _authenticated(agent))
 
     def _due(self, state: int) -> bool:
         """Whether a report is due that nobody asked for: an update ended, the verdict is another one (*state* sums both
@@ -262,16 +268,22 @@ class Duties:
             if nonce is None and not self._due(state):
                 return
             key = self._key()
-            recent = self.reporter.events()  # the same that the report holds: nothing is written meanwhile
-            document = await self.reporter.make(key, nonce or b"")
+            # What an order brought by hand asks for goes by hand; a device without a server has no other way.
+            private = self.by_hand or not agent or not agent.server or _authenticated(agent)
+            recent = self.reporter.events() if private else b""  # as in the report: nothing is written meanwhile
+            document = await self.reporter.make(key, nonce or b"", private)
             with open(REPORT, "wb") as file:
                 file.write(document)
+            self._marks["asked"] = 1 if self.wanted() else 0
             if self.wanted():
                 self.record.update({record.WANTED: None})
+            self.by_hand = False
             self._marks["report"] = 1  # it is still to be sent
+            self._marks["private"] = 1 if private else 0
             self._marks["state"], self._marks["report-at"] = state, self.engine.now()
             self._since = time.time()
-            self._marks["report-log"] = unpack_from("<I", recent, len(recent) - eventlog.ENTRY)[0] if recent else 0
+            last = unpack_from("<I", recent, len(recent) - eventlog.ENTRY)[0] if recent else self.reporter.told
+            self._marks["report-log"] = last
             self._save_marks()
             if agent:
                 agent.call()  # the server gets it at the next look, and that comes now
@@ -311,9 +323,13 @@ class Duties:
             self._once("key", _hex(key.id), eventlog.KEY_MADE, 0, 0, key.id)
         return key
 
-    def made(self) -> bytes:
-        """The report that an order asked for and no server has taken yet; b"" where there is none."""
-        return self.report_document() if self._marks.get("report") else b""
+    def made(self, agent) -> bytes:
+        """The report that is still to be sent over the agent's channel; b"" where there is none."""
+        return self.report_document() if self._waits(agent) else b""
+
+    def asked(self) -> bool:
+        """Whether an order asked for the report that was made last."""
+        return bool(self._marks.get("asked"))
 
     def taken(self) -> None:
         """The report has arrived, and with it entries of the event log: the next one goes on from there."""
@@ -321,8 +337,9 @@ class Duties:
         self.reporter.told = self._marks["log"]
         self._save_marks()
 
-    def made_backup(self) -> bytes:
-        """The backup that an order asked for and no server has taken yet, signed; b"" where there is none."""
+    def made_backup(self, _=None) -> bytes:
+        """The backup that an order asked for and no server has taken yet, signed; b"" where there is none. It is sealed
+        and may go over any channel."""
         sealed = self.backup_document()
         if not sealed or self._marks.get("backup") == _sum(sealed):
             return b""
@@ -372,6 +389,11 @@ def _marks() -> dict:
 
 def _hex(data) -> str:
     return str(hexlify(data), "utf-8")
+
+
+def _authenticated(agent) -> bool:
+    """Whether the agent's server shows who it is, by a certificate that leads to the one in the settings."""
+    return bool(agent.ca) and agent.server[:8] == "https://"
 
 
 def _sum(data) -> int:

@@ -55,6 +55,8 @@ CLASSES = const(24)  # product classes
 ID = const(25)  # logical id that the factory gave; absent where it gave none
 EVENTS = const(26)  # entries of the event log since the last report that the server took, at most MAX_EVENTS, as kept
 
+PRIVATE = (PENDING, OWNER, CHIP, POLICY, EVENTS)  # the owner's: only over an authenticated channel, or by hand
+
 MAX_NONCE = const(64)
 MAX_EVENTS = const(32)
 _BREATH = const(65536)  # bytes hashed before the application runs again
@@ -212,8 +214,9 @@ class Reporter:
             "trial": status["trial"],
         }
 
-    async def claims(self, nonce: bytes = b"") -> dict:
-        """The claims set of a report made now. *nonce*: the asker's, at most MAX_NONCE bytes."""
+    async def claims(self, nonce: bytes = b"", private: bool = True) -> dict:
+        """The claims set of a report made now, with the members of PRIVATE or without. *nonce*: the asker's, at most
+        MAX_NONCE bytes."""
         engine, settings = self.engine, self.settings
         port, status = engine.port, engine.status()
         found = await slots(engine)
@@ -265,6 +268,9 @@ class Reporter:
             ours[CHIP] = unique_id()
         except ImportError:
             pass
+        if not private:
+            for member in PRIVATE:
+                ours.pop(member, None)
         claims = {IAT: engine.now(), UEID: b"\x01" + port.device, PROFILE: PROFILE_NAME, SEKISHO: ours}
         claims[HWMODEL] = port.classes[0]
         if fuses:
@@ -284,9 +290,9 @@ class Reporter:
                 break
         return b"".join(found)
 
-    async def make(self, key, nonce: bytes = b"") -> bytes:
+    async def make(self, key, nonce: bytes = b"", private: bool = True) -> bytes:
         """A signed report (`devicekey.DeviceKey` *key*)."""
-        return key.sign1(encode(await self.claims(nonce)))
+        return key.sign1(encode(await self.claims(nonce, private)))
 
 
 def _issued_id():

@@ -32,7 +32,7 @@ PLACES = (
     "idle firmware slot",
     "application slots: the idle one; at the end of a device's life both",
     "vfs: files of the user, where the engine is frozen into the firmware",
-    "RTC memory; all RAM with the restart",
+    "RTC memory; RAM and PSRAM, as far as they are free",
 )
 
 
@@ -198,6 +198,8 @@ def _go_on(port, kept: record.Record, life: list, stock: bool) -> None:
     for member in (record.DECISIONS, record.WANTED, record.PENDING):
         changes[member] = None
     kept.update(changes)
+    witness = None  # the key was needed until here
+    forget_ram()
     print("sekisho: wiped")
     port.reset()
 
@@ -229,6 +231,25 @@ def _forget_rtc() -> None:
     size = len(memory.memory())
     memory.memory(bytes(size))
     memory.memory(b"")
+
+
+def forget_ram() -> int:
+    """Overwrites all memory that Python can get hold of, PSRAM too: what an application left there outlives a restart.
+    Returns how many bytes that was."""
+    import gc
+
+    gc.collect()
+    held: list = []
+    size, total = 65536, 0
+    while size >= 32:
+        try:
+            held.append(bytearray(size))  # which is zeros
+            total += size
+        except MemoryError:
+            size //= 2
+    held.clear()
+    gc.collect()
+    return total
 
 
 def _dead(failed: bool, kept) -> None:
