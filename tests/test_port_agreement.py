@@ -6,12 +6,14 @@ chip only; `tests/test_shims.py` has the values that were measured.
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from helpers.simulated import SOON, Bench, boots, causes
-from sekisho import agent, door, peer
+from sekisho import agent, door, peer, wifi
 from sekisho_sim.device import machine
 from sekisho_sim.personality import STOCK
 from test_shims import PRELUDE, flash
@@ -48,6 +50,7 @@ REFUSED = [
     ("connect names the network by position", "on().connect(ssid='a', key='b')", "TypeError"),
     ("connect takes text", "on().connect('a', 5)", "TypeError"),
     ("connect wants an active station", "sta().connect('a', 'b')", "OSError"),
+    ("connect wants a station that has nothing to do", "[on().connect('a', 'b') for _ in range(2)]", "OSError"),
     ("disconnect wants an active station", "sta().disconnect()", "OSError"),
     ("scan wants an active station", "sta().scan()", "OSError"),
     ("config gives one value", "on().config()", "TypeError"),
@@ -152,6 +155,45 @@ def test_what_official_firmware_freezes_ours_does_not(tmp_path: Path) -> None:
     assert Bench(tmp_path).printed(main) == []
     world = Bench(tmp_path / "stock").world(start=STOCK)
     assert machine().run(world, limits=SOON).cause == "idle"
+
+
+# -- the driver of the radio -------------------------------------------------------------------------------------------
+
+
+class Station:
+    """One that refuses so many times, as while it is busy with the network before."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.asked: list[str] = []
+
+    def active(self, _: bool) -> None:
+        pass
+
+    def isconnected(self) -> bool:
+        return bool(self.asked) and self.asked[-1] == "home"
+
+    def status(self) -> int:
+        return 201
+
+    def disconnect(self) -> None:
+        pass
+
+    def connect(self, ssid: str, _: str | None) -> None:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise OSError("Wifi Internal Error")
+        self.asked.append(ssid)
+
+
+@pytest.mark.parametrize(("refusals", "name"), [(0, "home"), (2, "home"), (3, "")])
+def test_a_driver_that_is_still_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch, refusals: int, name: str) -> None:
+    """micropython issue 17661: `connect` raises while the attempt before goes on."""
+    station = Station(refusals)
+    fake = SimpleNamespace(STA_IF=0, STAT_NO_AP_FOUND=201, STAT_WRONG_PASSWORD=202, WLAN=lambda _: station)
+    monkeypatch.setitem(sys.modules, "network", fake)
+    monkeypatch.setattr(wifi, "time", Uptime(1))
+    assert asyncio.run(wifi.up([["home", "12345678"]])) == name
 
 
 # -- ticks: extmod/modtime.c, MICROPY_PY_TIME_TICKS_PERIOD is 2^30 ms on 32-bit ports --------------------------------

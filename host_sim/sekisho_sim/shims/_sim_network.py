@@ -116,6 +116,8 @@ class WLAN:
             raise ValueError
         if not _active[0]:
             raise OSError("Wifi Not Started")
+        if _joined is not None:
+            raise OSError("Wifi Internal Error")  # "sta is connecting": it goes on trying until it is told to stop
         _joined = (ssid, key or "", _time.ticks_ms())
 
     def disconnect(self):
