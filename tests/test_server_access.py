@@ -418,6 +418,21 @@ def test_health_and_metrics(site):
     assert "sekisho_actions_open" in text
 
 
+def test_figures_are_for_this_machine_and_for_operators_alone(tmp_path):
+    """Behind a proxy every request comes from it, so nobody is known by an address."""
+    with running(tmp_path, proxies=("127.0.0.1",)) as site:
+        assert ask(f"{site.url}/metrics").status == 401
+        assert ask(f"{site.url}/metrics", headers=basic("view", "wrong")).status == 401
+        assert ask(f"{site.url}/metrics", headers=basic("view")).status == 200
+        assert ask(f"{site.url}/healthz").status == 200
+
+
+def test_a_server_that_cannot_write_any_more_says_so_to_who_watches_it(site, monkeypatch):
+    monkeypatch.setattr(site.server.server.store, "alive", lambda: False)
+    answer = ask(f"{site.url}/healthz")
+    assert (answer.status, answer.json) == (503, {"status": "down"})
+
+
 def test_answers_carry_headers_that_protect_browsers(site):
     headers = ask(f"{site.url}/healthz").headers
     assert headers["x-content-type-options"] == "nosniff"
