@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import images
-from helpers.fleet import HOST, Device, Fleet, Sites, firmware, together
+from helpers.fleet import HOST, SPEED, Device, Fleet, Sites, firmware, together
 from helpers.pages import PASSPHRASE, REPO, Stage
 from sekisho_tools import keyset
 from sekisho_tools.server import run
@@ -23,6 +23,8 @@ EVIL = firmware("the intruder's")
 
 
 SERVE = "sekisho serve --data fleet --port 8443"
+ENROLS = 4
+"""Speed of a device that enrols: the answer with its token is the only copy, so a busy machine must not time it out."""
 FREE = Options(limits=Limits(address_reads=0, address_writes=0, device=0, failures=0))
 """All devices of a drill have one address."""
 
@@ -82,8 +84,11 @@ class Company:
             token = self.stage.run(f"sekisho devices invite {name}").strip()
             address = f"http://{HOST}:{self.server.port}"
             one.change_settings(server=address, protocol="ddi", controller=name, enrolment=token)
+            one.world.speed = ENROLS
             made.append(one)
         together("sekisho: NOTHING", *made)
+        for one in made:
+            one.world.speed = SPEED
         return made
 
     def knows(self, query: str = "") -> list[str]:

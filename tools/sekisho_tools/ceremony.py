@@ -284,22 +284,13 @@ def _json(path: Path, kind: str, what: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Response:
+class Response(cose.MadeOffline):
     """One root holder's signature. *content* is the SHA-256 in hex of what was signed; *signed_at* is ISO 8601."""
 
     content: str
     public_key: bytes
     signature: bytes
     signed_at: str
-
-    @property
-    def key_id(self) -> bytes:
-        """The first 8 bytes of SHA-256(public key)."""
-        return cose.key_id(self.public_key)
-
-    def sign(self, _data: bytes) -> bytes:
-        """The signature that was made offline; `cose` verifies it before it enters a document."""
-        return self.signature
 
     def to_json(self) -> str:
         """The text of a response file."""

@@ -46,6 +46,22 @@ class Signer(Protocol):
         """The 64-byte Ed25519 signature of *data*."""
 
 
+class MadeOffline:
+    """The Signer of a *signature* that came back in a file; it signs the one thing that it was made for."""
+
+    public_key: bytes
+    signature: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """The first 8 bytes of SHA-256(public key)."""
+        return key_id(self.public_key)
+
+    def sign(self, _data: bytes) -> bytes:
+        """The signature as it is; it is verified before it enters a document."""
+        return self.signature
+
+
 class MemorySigner:
     """A Signer over a private key held in memory."""
 

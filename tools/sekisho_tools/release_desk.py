@@ -231,7 +231,7 @@ def judge(
 
 
 @dataclass(frozen=True)
-class Signature:
+class Signature(cose.MadeOffline):
     """A release key's signature, made offline. *manifest* is the digest that it is for; *signed_at* is ISO 8601."""
 
     manifest: bytes
@@ -239,15 +239,6 @@ class Signature:
     signature: bytes
     signed_at: str
     verdict: dict[str, Any]
-
-    @property
-    def key_id(self) -> bytes:
-        """The first 8 bytes of SHA-256(public key)."""
-        return cose.key_id(self.public_key)
-
-    def sign(self, _data: bytes) -> bytes:
-        """The signature that was made offline; `cose` verifies it before it enters a release."""
-        return self.signature
 
     def to_json(self) -> str:
         """The text of a signature file."""

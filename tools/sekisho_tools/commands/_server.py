@@ -25,6 +25,8 @@ CaOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 FilterOption = Annotated[str | None, typer.Option("--filter", metavar="FILTER", help="Only these; hawkBit's language.")]
+ReleaseArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="Id, name, or 'NAME VERSION'.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Controller id.")]
 _OPTIONS = {"server": ServerOption, "user": UserOption, "password_file": PasswordOption, "ca": CaOption}
 
 

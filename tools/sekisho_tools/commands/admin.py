@@ -14,6 +14,7 @@ import typer
 
 from ..errors import ToolError
 from ..files import read_file
+from ._server import JsonOption
 
 if TYPE_CHECKING:
     from ..server.store import Store
@@ -99,7 +100,7 @@ def remove(name: NameArgument, data: DataOption) -> None:
 
 
 @app.command("list", epilog="Example: sekisho admin list --data ./fleet", help="Show the accounts.")
-def show(data: DataOption, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+def show(data: DataOption, as_json: JsonOption = False) -> None:
     """Print them."""
     from ..server import operators
 

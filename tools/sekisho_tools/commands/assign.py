@@ -9,7 +9,7 @@ import typer
 
 from ..errors import ToolError
 from ..hawkbit import Api
-from ._server import FilterOption, JsonOption, with_api
+from ._server import FilterOption, JsonOption, ReleaseArgument, with_api
 
 app = typer.Typer()
 
@@ -21,7 +21,7 @@ app = typer.Typer()
 @with_api
 def assign(
     api: Api,
-    release: Annotated[str, typer.Argument(metavar="RELEASE", help="Id, name, or 'NAME VERSION'.")],
+    release: ReleaseArgument,
     devices: Annotated[
         list[str] | None, typer.Argument(metavar="[DEVICE...]", help="Controller ids; or --filter.")
     ] = None,

@@ -14,7 +14,7 @@ from ..errors import ToolError
 from ..files import read_file, write_atomic
 from ..hawkbit import Api, target_path
 from ..text import printable
-from ._server import FilterOption, JsonOption, with_api
+from ._server import DeviceArgument, FilterOption, JsonOption, with_api
 
 app = typer.Typer(no_args_is_help=True)
 MAX_ORDER = 8160
@@ -56,7 +56,7 @@ def show_list(
 @with_api
 def show(
     api: Api,
-    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Controller id.")],
+    device: DeviceArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Print it."""
@@ -146,7 +146,7 @@ def leave_order(
 @with_api
 def reports(
     api: Api,
-    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Controller id.")],
+    device: DeviceArgument,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the files; made if missing.")],
 ) -> None:
     """Write them, one file each, named by when they came."""
@@ -163,7 +163,7 @@ def reports(
 @with_api
 def decommission(
     api: Api,
-    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Controller id.")],
+    device: DeviceArgument,
     why: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with the identity.")],
 ) -> None:
     """Do it."""

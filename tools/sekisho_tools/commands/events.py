@@ -12,6 +12,7 @@ import typer
 from .. import events
 from ..errors import ToolError
 from ..files import read_file
+from .keys import Json
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -31,7 +32,7 @@ def verify(
     file: Annotated[Path, typer.Argument(metavar="LOG", help="What a device exported.")],
     device: Annotated[UUID | None, typer.Option(help="It must be the log of this device.")] = None,
     head: Annotated[str | None, typer.Option(metavar="NUMBER:HASH", help="Entry that a signed report names.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show a log after checking that no entry was removed, changed or moved."""
     found = events.verify(read_file(file, "event log", events.MAX_EXPORT), device, _head(head))

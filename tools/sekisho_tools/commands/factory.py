@@ -14,19 +14,12 @@ from .. import register as registering
 from .. import report as reports
 from ..errors import ToolError
 from ..files import read_file, write_atomic
-from .issue import passphrase
+from ._server import CaOption, ServerOption, UserOption
+from .issue import Folders, passphrase
 from .keys import Json, PassphraseFd
 
 app = typer.Typer(no_args_is_help=True)
 
-Folders = Annotated[list[Path], typer.Argument(metavar="DEVICE...", help="Folders made by `issue take`.")]
-ServerUrl = Annotated[
-    str,
-    typer.Option("--server", metavar="URL", envvar="SEKISHO_SERVER", help="The server's management API (hawkBit's)."),
-]
-User = Annotated[
-    str, typer.Option(metavar="NAME", envvar="SEKISHO_USER", help="User of the server who may create targets.")
-]
 PasswordFd = Annotated[
     int | None,
     typer.Option(
@@ -40,7 +33,6 @@ SecureBoot = Annotated[
     Path | None,
     typer.Option("--secure-boot-key", metavar="PEM", help="Secure boot is planned: this key must have signed it all."),
 ]
-Ca = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate authority of the server (PEM).")]
 
 
 @app.callback()
@@ -48,8 +40,14 @@ def _group() -> None:
     """The production line."""
 
 
-def connect(url: str, user: str, descriptor: int | None, ca: Path | None) -> registering.Server:
-    """The server, with a password that was read from the descriptor or SEKISHO_PASSWORD, else asked for."""
+def connect(url: str | None, user: str | None, descriptor: int | None, ca: Path | None) -> registering.Server:
+    """The server: what was given, else SEKISHO_SERVER and SEKISHO_USER. The password is read from the descriptor, else
+    SEKISHO_PASSWORD, else asked for. Raises ToolError SERVER or LOGIN when something is missing."""
+    url, user = url or os.environ.get("SEKISHO_SERVER"), user or os.environ.get("SEKISHO_USER")
+    if not url:
+        raise ToolError("SERVER", "Name the server with --server or SEKISHO_SERVER.")
+    if not user:
+        raise ToolError("LOGIN", "Name the user who may create targets with --user or SEKISHO_USER.")
     password = os.environ.get("SEKISHO_PASSWORD")
     if descriptor is not None or password is None:
         password = keys.Passphrases(descriptor).get(f"user {user} at {url}").decode()
@@ -57,7 +55,13 @@ def connect(url: str, user: str, descriptor: int | None, ca: Path | None) -> reg
 
 
 @app.command(epilog="Example: sekisho factory register devices/* --server https://updates.example.com --user factory")
-def register(folders: Folders, server: ServerUrl, user: User, password_fd: PasswordFd = None, ca: Ca = None) -> None:
+def register(
+    folders: Folders,
+    server: ServerOption = None,
+    user: UserOption = None,
+    password_fd: PasswordFd = None,
+    ca: CaOption = None,
+) -> None:
     """Tell the update server of devices: logical id as controllerId, enrolment token as securityToken."""
     devices = [(issued.read_record(folder), issued.read_secrets(folder)["token"]) for folder in folders]
     new = registering.register(connect(server, user, password_fd, ca), devices)

@@ -17,10 +17,10 @@ from .. import line as lines
 from .. import order as orders
 from ..errors import ToolError
 from ..files import read_file, write_atomic
+from .keys import Json
 
 app = typer.Typer(no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OrderFile = Annotated[Path, typer.Argument(metavar="ORDER", help="An order, signed or not.")]
 _MAX = 1 << 16
 

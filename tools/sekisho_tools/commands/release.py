@@ -30,11 +30,10 @@ from ..files import read_file, require_new
 from ..hawkbit import Api
 from ..text import printable
 from ._groups import grouped
-from ._server import CaOption, PasswordOption, UserOption, connect
+from ._server import CaOption, JsonOption, PasswordOption, UserOption, connect
 
 app = typer.Typer()
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 KeysetOption = Annotated[Path, typer.Option("--keyset", metavar="FILE", help="Key set that says who may sign.")]
 VersionOption = Annotated[str, typer.Option(metavar="TEXT", help="Version, for people.")]
 SequenceOption = Annotated[int, typer.Option(metavar="N", help="Sequence number, for devices: it only ever grows.")]

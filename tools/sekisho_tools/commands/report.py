@@ -11,11 +11,11 @@ import typer
 from .. import advisories, cose, issued, report
 from ..errors import ToolError
 from ..files import read_file
+from .keys import Json
 
 app = typer.Typer(no_args_is_help=True)
 
 ReportFile = Annotated[Path, typer.Argument(metavar="REPORT", help="A report as the device made it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _key(text: str | None, record: issued.IssuingRecord | None) -> bytes:

@@ -15,10 +15,10 @@ from .. import settings
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 from ..keys import Passphrases
+from .keys import Json
 
 app = typer.Typer(no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", help="File with a key of 32 bytes instead of a passphrase.")]
 PassphraseFd = Annotated[
     int | None, typer.Option("--passphrase-fd", metavar="N", min=0, help="Read the passphrase from this descriptor.")

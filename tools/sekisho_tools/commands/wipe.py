@@ -12,6 +12,7 @@ from .. import issued, wipe
 from .. import line as lines
 from ..errors import ToolError
 from ..files import read_file, write_atomic
+from .keys import Json
 from .report import _key
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,7 +29,7 @@ def verify(
     record: Annotated[Path | None, typer.Option(help="Issuing record of the device.")] = None,
     device_key: Annotated[str | None, typer.Option("--device-key", metavar="HEX", help="Its public key.")] = None,
     order: Annotated[Path | None, typer.Option(help="The signed order; the statement must be about it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check the last statement of a device; exit code 1 where it only promises, and was not able to say: done."""
     known = issued.read_record(record) if record else None

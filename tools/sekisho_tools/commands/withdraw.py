@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
 from ..hawkbit import Api
-from ._server import JsonOption, with_api
+from ._server import JsonOption, ReleaseArgument, with_api
 
 app = typer.Typer()
 
@@ -21,7 +20,7 @@ app = typer.Typer()
 @with_api
 def withdraw(
     api: Api,
-    release: Annotated[str, typer.Argument(metavar="RELEASE", help="Id, name, or 'NAME VERSION'.")],
+    release: ReleaseArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Do it, print how many."""
