@@ -168,6 +168,9 @@ def test_a_cut_anywhere_in_a_wipe_is_followed_by_all_of_it_and_no_application_in
     wiping = next(iter(power_cycle(case.world, limits=Limits(60), max_boots=1)))
     assert "sekisho: wiped" in wiping.console
     ops = wiping.ops
+    erased = [op.address for op in ops if op.kind == "erase"]
+    keys, data = ([at for at in erased if LAYOUT[x].offset <= at < LAYOUT[x].end] for x in ("nvs", "data"))
+    assert erased.index(keys[-1]) < erased.index(data[0]), "content keys go first"
     picked = sorted({*range(24), *range(24, len(ops), max(1, len(ops) // 24)), *range(len(ops) - 30, len(ops))})
     flash = bytearray(base)
     done = 0
