@@ -123,14 +123,16 @@ def main() -> None:
 
     import atheris
 
-    with atheris.instrument_imports(include=["sekisho_boot", "sekisho_tools", "targets"]):
+    with atheris.instrument_imports(include=["sekisho", "sekisho_boot", "sekisho_tools", "targets"]):
         import sekisho_tools.device_code
         import targets
 
         assert sekisho_tools.device_code.BOOT
+        from sekisho import envelope, orders, payload
         from sekisho_boot import cbor, cose, image, keyset, ledger, otadata, records, suit
         from sekisho_tools import imagefile, layout, strict_cbor, suit_run, suit_show
 
+        assert all((envelope, orders, payload))
         assert all((cbor, cose, image, keyset, ledger, otadata, records, suit))
         assert all((imagefile, layout, strict_cbor, suit_run, suit_show))
     if options.target not in (*targets.TARGETS, *DESK_TARGETS):

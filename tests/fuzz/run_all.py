@@ -21,8 +21,9 @@ sys.path.insert(0, str(fuzz.ROOT / "tests"))
 
 HEAP = 100
 """KiB of heap on MicroPython."""
-HARNESS = {"boot": 36}
-"""KiB on top for what a device has elsewhere: targets.mpy (20), the flash it boots from (up to 14), the input."""
+HARNESS = {"boot": 36, "order": 120}
+"""KiB on top for what a device has elsewhere: targets.mpy (20), the flash it boots from (up to 14), the input;
+or loaded the module in pieces (orders)."""
 BOUND_MS = 2000
 """Longest time one input may take on the Unix port: some hundred times what a real envelope takes."""
 REPLAYED = 600

@@ -134,6 +134,33 @@ def _image() -> bytes:
     return body + sha256(body).digest()
 
 
+def _packed(part: str) -> Iterator[bytes]:
+    """Install sequences of packed payloads, or what they say of the encryption."""
+    from sekisho_tools import packing
+
+    group = packing.GroupKey("seeds", bytes(16))
+    vendor, product = targets.Identity.vendor, targets.Identity.classes[0]
+    for compressed, groups, cipher in (
+        (True, (), packing.A128CTR),
+        (False, (group,), packing.A128CTR),
+        (True, (group,), packing.A256CTR),
+    ):
+        form, _ = packing.pack(b"firmware", compressed, groups, cipher)
+        fw = suit.Component("fw", bytes(32), 8, None if groups else "/payload/fw", (form,))
+        envelope = suit.encode(suit.Release(vendor, product, 7, (fw,)), _SIGNERS[:1])
+        if part == "install":
+            yield strict_cbor.loads(envelope).value[20]
+        elif form.encryption is not None:
+            yield form.encryption
+
+
+def _orders() -> Iterator[bytes]:
+    for content in ({1: 1, 4: 1 << 33, 5: {"poll": 600}, 6: 1}, {1: 4, 2: [1, bytes(16)], 3: 5, 4: 9, 5: bytes(32)}):
+        payload = cose.encode(content)
+        yield payload
+        yield cose.sign1(payload, _SIGNERS[0], attached=True) + b"attached"
+
+
 def seeds(name: str) -> list[bytes]:
     """The inputs that fuzzing of target *name* starts from, regressions included."""
     found: list[bytes] = [path.read_bytes() for path in sorted((REGRESSIONS / name).glob("*"))]
@@ -168,6 +195,12 @@ def seeds(name: str) -> list[bytes]:
         found.append(entry + b"\xff" * (4096 - 32) + entry)
     if name == "image":
         found.append(b"\x01" + _image())
+    if name == "severed":
+        found += [*envelopes, *_key_sets()]
+    if name in ("install", "encryption"):
+        found += _packed(name)
+    if name == "order":
+        found += _orders()
     if name == "table":
         from sekisho_tools import layout
 

@@ -395,6 +395,70 @@ def boot(data):
         assert port.fw[0].writes == 0
 
 
+class Target:
+    component, size = 0, 8
+
+
+class Plan:
+    targets = (Target,)
+
+
+class GroupKey:
+    """The key-encryption key of the seeds (16 zeros), without the cipher: what is fuzzed is what stands around it."""
+
+    id = sha256(b"sekisho kek" + bytes(16)).digest()[:8]
+
+    @staticmethod
+    def unwrap(wrapped):
+        return wrapped[8:]
+
+
+def severed(data):
+    """The agent: the input is what a server calls an envelope, or a key set."""
+    from sekisho import envelope
+
+    for function in (envelope.tells_how, envelope.keyset_version, envelope.sever):
+        try:
+            function(data)
+        except Refused:
+            pass
+    assert len(envelope.sever(data)) <= len(data)
+
+
+def install(data):
+    """The agent: the input is an install sequence that the manifest names by its digest."""
+    from sekisho import payload
+
+    data = bytes(data)
+    digest = b"\x82\x2f" + bstr(sha256(bstr(data)).digest())
+    common = b"\xa1\x02\x82\x81\x42fw\x82\x42fw\x46packed"
+    manifest = b"\xa4\x01\x01\x02\x07\x03" + bstr(common) + b"\x14" + digest
+    forms = payload.offers(b"\xd8\x6b\xa2\x03" + bstr(manifest) + b"\x14" + bstr(data), Plan)
+    assert len(forms) == 1
+    assert forms[0]
+
+
+def encryption(data):
+    """The agent: the input says how a payload is encrypted, and for whom."""
+    from sekisho import payload
+
+    algorithm, key = payload._unlock(data, [GroupKey])
+    assert key is None or len(key[0]) == (16 if algorithm == -65534 else 32)
+
+
+def order(data):
+    """The agent: the input is the file of an order, then its payload."""
+    from sekisho import orders
+
+    try:
+        document, attached = orders.split(data)
+        assert len(document) + len(attached) == len(data)
+        orders.payload(document)
+    except Refused:
+        pass
+    assert 1 in orders.members(data)
+
+
 TARGETS = {
     "boot": boot,
     "cbor": cbor,
@@ -409,6 +473,10 @@ TARGETS = {
     "document": document,
     "otadata": otadata,
     "image": image,
+    "severed": severed,
+    "install": install,
+    "encryption": encryption,
+    "order": order,
 }
 
 
