@@ -15,7 +15,7 @@ import pytest
 from helpers.simulated import SOON, Bench, boots, causes
 from sekisho import agent, door, peer, wifi
 from sekisho_sim.device import machine
-from sekisho_sim.personality import STOCK
+from sekisho_sim.personality import STOCK, default_sources
 from test_shims import PRELUDE, flash
 
 REFUSED = [
@@ -194,6 +194,21 @@ def test_a_driver_that_is_still_busy_is_asked_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "network", fake)
     monkeypatch.setattr(wifi, "time", Uptime(1))
     assert asyncio.run(wifi.up([["home", "12345678"]])) == name
+
+
+def test_a_scan_finds_nothing_while_the_station_goes_on_trying(tmp_path: Path) -> None:
+    """network_wlan.c drops what esp_wifi_scan_start says (ESP_ERR_WIFI_STATE): the console ends the attempt first."""
+    main = """
+import network
+w = network.WLAN(0)
+w.active(True)
+w.connect("elsewhere", "12345678")
+print(w.scan())
+from sekisho.console_web import _scan
+print(_scan())
+"""
+    modules = {name: text for name, text in default_sources().items() if name.startswith(("sekisho", "microdot"))}
+    assert Bench(tmp_path).printed(main, modules=modules) == ["[]", "[('sekisho', -60, False)]"]
 
 
 # -- ticks: extmod/modtime.c, MICROPY_PY_TIME_TICKS_PERIOD is 2^30 ms on 32-bit ports --------------------------------

@@ -524,6 +524,8 @@ def _scan() -> list:
     found: dict = {}
     try:
         station.active(True)
+        if not station.isconnected():
+            station.disconnect()  # while it tries a network that is not there the driver finds nothing
         for one in station.scan():
             try:
                 ssid = str(one[0], "utf-8")

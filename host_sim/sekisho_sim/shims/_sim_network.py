@@ -149,8 +149,8 @@ class WLAN:
     def scan(self):
         if not _active[0]:
             raise OSError("STA must be active")
-        if not port.peek(NET, 1)[0]:
-            return []
+        if not port.peek(NET, 1)[0] or (_joined is not None and _status() != STAT_GOT_IP):
+            return []  # esp_wifi_scan_start refuses while the station is connecting, and scan() says nothing of it
         return [(_strings()[0].encode(), b"\x02\0\0\0\0\1", 6, -60, 3, False)]
 
     def ifconfig(self, config=None):
