@@ -205,7 +205,7 @@ def test_a_user_sees_and_changes_only_what_users_may(device: Device, admin: Brow
 def test_the_settings_form_has_every_setting_and_changes_what_was_changed(admin: Browser) -> None:
     text = admin.get("/settings").text
     for line in values.SCHEMA:
-        assert f'for="{line[0]}"' in text, line[0]
+        assert f'for="{line[0]}"' in text or f'aria-labelledby="{line[0]}.l"' in text, line[0]
     csrf = admin.csrf()
     sent = [
         *(("csrf", csrf), ("poll", "600"), ("update_enabled", "no"), ("update_start", "administrator")),
@@ -217,7 +217,7 @@ def test_the_settings_form_has_every_setting_and_changes_what_was_changed(admin:
     assert "Saved." in text
     assert 'value="600"' in text
     assert 'value="sat,sun 02:00-04:00"' in text
-    assert re.search(r'<option value="no" selected>[^<]*</option></select><small>next poll', text)
+    assert re.search(r'<option value="no" selected>[^<]*</option></select><small id="update_enabled.n">next poll', text)
     assert '<option value="administrator" selected>' in text
     assert 'value="failed" checked' in text
     assert 'value="installed">' in text
@@ -677,6 +677,47 @@ def test_the_first_set_up_goes_through_the_access_point(tmp_path: Path, server: 
         end = time.monotonic() + 30
         while "sekisho, 192.168.4.2" not in browser.get("/").text:
             assert time.monotonic() < end
+
+
+ACCESS_POINT = """
+import asyncio, network
+kept = network.WLAN.config
+def config(self, *what, **how):
+    if how:
+        print("access point:", sorted(how.items()))
+        {refuses}
+    return {says}kept(self, *what, **how)
+network.WLAN.config = config
+async def main():
+    while True:
+        await asyncio.sleep(0.5)
+        print("on air:", network.WLAN(network.AP_IF).active())
+"""
+
+
+@pytest.mark.requirement("STS12", "HLC04")
+def test_the_access_point_is_wpa2_under_the_secret_of_this_devices_label(tmp_path: Path) -> None:
+    watches = ACCESS_POINT.format(refuses="pass", says="")
+    with Device(tmp_path, interfaces=("console", "access-point"), modules={"application": watches}, wifi=[]) as device:
+        device.wait_for("sekisho: access point sekisho-")
+        assert f"('key', '{SECRET}')" in device.text
+        assert "('security', 3)" in device.text  # WPA2
+        device.wait_for("on air: True")
+
+
+@pytest.mark.requirement("STS12")
+@pytest.mark.parametrize(
+    ("refuses", "says"), [("raise OSError('no')", ""), ("pass", "0 if what == ('security',) else ")]
+)
+def test_an_access_point_that_would_be_open_is_switched_off_again(tmp_path: Path, refuses: str, says: str) -> None:
+    """The driver refuses the key, or says afterwards that the network is an open one."""
+    watches = ACCESS_POINT.format(refuses=refuses, says=says)
+    with Device(tmp_path, interfaces=("console", "access-point"), modules={"application": watches}, wifi=[]) as device:
+        device.wait_for("access point: [")
+        device.text = ""
+        device.wait_for("on air: False")
+        assert "on air: True" not in device.text
+        assert "sekisho: access point" not in device.text
 
 
 def test_no_access_point_opens_where_the_product_does_not_want_one(tmp_path: Path) -> None:

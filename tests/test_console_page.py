@@ -166,6 +166,55 @@ def test_on_a_phone_in_japanese(chromium: Any, device: Device) -> None:
     tab.close()
 
 
+NAMELESS = """[...document.querySelectorAll('input:not([type=hidden]),select,textarea,button,a')].filter(e =>
+  !(e.labels && e.labels.length) && !e.textContent.trim() && !e.getAttribute('aria-label')).map(e => e.outerHTML)"""
+FAINT = """() => {
+  const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = (...colors) => {
+    paint.clearRect(0, 0, 1, 1);
+    for (const color of colors) { paint.fillStyle = color; paint.fillRect(0, 0, 1, 1); }
+    return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = color => color.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const dark = matchMedia('(prefers-color-scheme:dark)').matches;
+  const read = 'a,p,b,h1,h2,dt,dd,small,label,button,input,select,textarea,th,td';
+  return [...document.querySelectorAll(read)].filter(e => {
+    if (e.disabled || !e.getClientRects().length) return false;
+    const under = [];
+    for (let at = e; at; at = at.parentElement) under.unshift(getComputedStyle(at).backgroundColor);
+    const ground = light(rgba(dark ? '#121212' : '#fff', ...under)), ink = light(rgba(getComputedStyle(e).color));
+    return (Math.max(ground, ink) + .05) / (Math.min(ground, ink) + .05) < 4.5;
+  }).map(e => e.outerHTML);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_and_reach_everything(chromium: Any, device: Device, scheme: str) -> None:
+    """Names for screen readers, contrast of at least 4.5 (WCAG 2.2, AA), a focus that can be seen, one heading."""
+    device.browser().set_up()
+    tab = Tab(chromium, device, {**PHONE, "locale": "en", "color_scheme": scheme})
+    page = tab.page
+    tab.log_in()
+    device.wait_for("sekisho: APPROVAL")
+    for path in ("/", "/settings", "/files", "/wifi", "/log", "/accounts", "/password"):
+        tab.go(path)
+        assert page.evaluate(NAMELESS) == [], path
+        assert page.evaluate(FAINT) == [], path
+        assert page.locator("h1").count() == 1
+        assert page.locator("html").get_attribute("lang") == "en"
+        ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(ids) == len(set(ids)), path
+        named = page.evaluate(
+            "[...document.querySelectorAll('[aria-labelledby],[aria-describedby]')]"
+            ".map(e => e.getAttribute('aria-labelledby') || e.getAttribute('aria-describedby'))"
+        )
+        assert set(named) <= set(ids), path
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    tab.close()
+
+
 def test_everything_works_without_javascript(chromium: Any, device: Device) -> None:
     device.browser().set_up()
     tab = Tab(chromium, device, {**DESK, "java_script_enabled": False})

@@ -24,6 +24,7 @@ MAX_UPLOAD = const(16777216)  # bytes of an upload, which is never in memory as 
 PATIENCE = const(10)  # s for a request to arrive, and then for each step of it
 _PIECE = const(1024)  # bytes taken from a connection at a time
 _ALONE = const(180)  # s without Wi-Fi after which the access point opens
+_WPA2 = const(3)
 _SETTLED = const(60)  # s with Wi-Fi after which it closes
 
 NO_SECRET = "no secret was issued and no password was set"  # noqa: S105 (words)
@@ -237,14 +238,26 @@ class Console:
         wanted = self._lost > (_ALONE if self.agent.networks else 0)
         if wanted and not point.active():
             key = self.accounts.label()
-            if len(key) >= 8:  # never an open one
-                point.active(True)
-                point.config(ssid=self.name(), key=key, security=3, max_clients=2)  # WPA2
+            if len(key) >= 8 and self._protect(point, key):  # never an open one
                 self.duties.reporter.open.append("access-point")
                 print("sekisho: access point %s" % self.name())
         elif self._found > _SETTLED and point.active():
             point.active(False)
             self.duties.reporter.open.remove("access-point")
+
+    def _protect(self, point, key: str) -> bool:
+        """Switches the access point on with WPA2 and this key, and off again where the driver does not say that it has
+        both: it can only be set up once it is on."""
+        try:
+            point.active(True)
+            point.config(ssid=self.name(), key=key, security=_WPA2, max_clients=2)
+            if point.config("security") == _WPA2 and point.config("ssid") == self.name():
+                return True
+        except (OSError, ValueError, TypeError) as error:
+            print("sekisho: no access point (%r)" % error)
+        point.active(False)
+        self._lost = -_ALONE  # tried again, but not each second
+        return False
 
     def name(self) -> str:
         """What the access point is called."""

@@ -14,6 +14,14 @@ MAX_LINES = const(8)  # of the head of a part
 BUFFER = const(1024)  # bytes of an upload in memory
 MAX_BOUNDARY = const(70)
 
+_GROUPS = (  # (first setting, heading above it)
+    ("server", "Server"),
+    ("wifi", "Wi-Fi"),
+    ("poll", "Update"),
+    ("peers", "Devices that stand in for each other"),
+    ("utc_offset", "Time and messages"),
+    ("groups", "Access"),
+)
 _ESCAPES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;"))
 
 
@@ -35,28 +43,40 @@ def may(settings, line: tuple, role: int) -> bool:
 
 def fields(settings, role: int, japanese: bool, posted=None, wrong=()):
     """Yields the form's fields for everything that *role* may see; *posted* is what was sent and could not be taken."""
+    heading = ""
     for line in SCHEMA:
         name, kind, limits, _, _, who, when = line
         if role < ADMIN and who > role:
             continue  # a user sees what a user may change
         open_ = may(settings, line, role)
         value = settings.get(name, True)
+        for first, words in _GROUPS:
+            if first == name:
+                heading = words
+        if heading:
+            yield "<h2>%s</h2>" % said(heading, japanese)
+            heading = ""
         yield '<div class="f%s">' % (" bad" if name in wrong else "")
-        yield '<label for="%s">%s</label>' % (name, escape(label(name, japanese)))
-        for piece in _input(name, kind, limits, value, open_, japanese, posted):
+        if kind in (WORDS, NETWORKS):
+            yield '<b id="%s.l">%s</b>' % (name, escape(label(name, japanese)))
+        else:
+            yield '<label for="%s">%s</label>' % (name, escape(label(name, japanese)))
+        for piece in _input(name, kind, limits, value, open_, japanese, posted, name in wrong):
             yield piece
         notes = [said(when, japanese)]
         if name in settings.pending:
             notes.append(said("is being tried", japanese))
         if not open_:
             notes = [said("Only orders may change this.", japanese)]
-        yield "<small>%s</small></div>" % escape(" · ".join(notes))
+        yield '<small id="%s.n">%s</small></div>' % (name, escape(" · ".join(notes)))
 
 
-def _input(name: str, kind: int, limits, value, open_: bool, japanese: bool, posted):
+def _input(name: str, kind: int, limits, value, open_: bool, japanese: bool, posted, wrong: bool):
     off = "" if open_ else " disabled"
     sent = posted.get(name) if posted else None
-    ids = 'id="%s" name="%s"%s' % (name, name, off)
+    ids = 'id="%s" name="%s" aria-describedby="%s.n"%s' % (name, name, name, off)
+    if wrong:
+        ids += ' aria-invalid="true"'
     if kind in (FLAG, CHOICE):
         words = ("yes", "no") if kind == FLAG else limits
         chosen = sent or (("yes" if value else "no") if kind == FLAG else value)
@@ -69,7 +89,7 @@ def _input(name: str, kind: int, limits, value, open_: bool, japanese: bool, pos
         chosen = posted.getlist(name) if posted else value
         if open_:
             yield '<input type="hidden" name="%s." value="1">' % name
-        yield '<span id="%s" class="c">' % name
+        yield '<span id="%s" class="c" role="group" aria-labelledby="%s.l">' % (name, name)
         for word in limits:
             mark = " checked" if word in chosen else ""
             words = escape(said(word, japanese))
@@ -100,7 +120,7 @@ def _networks(name: str, networks, off: str, japanese: bool):
     key = said("Passphrase", japanese)
     if not off:
         yield '<input type="hidden" name="%s." value="1">' % name
-    yield '<span id="%s">' % name
+    yield '<span id="%s" role="group" aria-labelledby="%s.l">' % (name, name)
     for number, (ssid, _) in enumerate([list(pair) for pair in networks] + [["", ""]]):
         row = (name, number, escape(ssid), off, said("Name", japanese))
         yield '<span class="w"><input type="text" maxlength="32" name="%s.%d" value="%s"%s aria-label="%s">' % row

@@ -14,12 +14,12 @@ from sekisho_boot.reasons import name
 from . import console_form, delay, policy, syslog
 from .console_files import COMPONENTS
 from .console_form import escape
-from .console_words import label, said
+from .console_words import LOOKS, label, said
 from .values import ADMIN, USER
 
 STYLE = b"""
-:root{color-scheme:light dark;--a:#0b6e4f;--b:#b3261e;--l:#8884;--p:#f6f7f9}
-@media(prefers-color-scheme:dark){:root{--a:#57c99d;--b:#ff8a80;--p:#23262b}}
+:root{color-scheme:light dark;--a:#0b6e4f;--b:#b3261e;--l:#8884;--e:#767676;--p:#f6f7f9;--s:#555}
+@media(prefers-color-scheme:dark){:root{--a:#57c99d;--b:#ff8a80;--e:#8a8a8a;--p:#23262b;--s:#bbb}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:44rem;padding:0 1rem 3rem;font:1rem/1.5 system-ui,sans-serif}
 header{display:flex;flex-wrap:wrap;gap:.2rem 1rem;align-items:center;justify-content:space-between;padding:.8rem 0}
@@ -31,30 +31,32 @@ a{color:var(--a)}
 h1{font-size:1.4rem;margin:1.2rem 0 .6rem}
 h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
 section{background:var(--p);border-radius:.6rem;padding:.3rem 1rem 1rem;margin:1rem 0}
-dl{display:grid;grid-template-columns:minmax(7rem,max-content) 1fr;gap:.25rem 1rem;margin:.5rem 0}
-dt{opacity:.75}
+dl{display:grid;grid-template-columns:fit-content(45%) 1fr;gap:.25rem 1rem;margin:.5rem 0}
+dt,small,footer{color:var(--s)}
 dd{margin:0;overflow-wrap:anywhere}
 p.n{border-left:.3rem solid var(--a);padding:.5rem .8rem;background:var(--p);overflow-wrap:anywhere}
 p.b{border-color:var(--b)}
 .t{white-space:pre-line}
-label,.f>small{display:block}
-small{opacity:.75}
+label,.f>b,.f>small{display:block}
+.f>b{font-weight:inherit}
+:focus-visible{outline:3px solid var(--a);outline-offset:2px}
 .f{margin:.9rem 0}
 .bad{border-left:.3rem solid var(--b);padding-left:.6rem}
-input,select,textarea,button{font:inherit;padding:.55rem .6rem;border:1px solid #8888;border-radius:.4rem}
+input,select,textarea,button{font:inherit;padding:.55rem .6rem;border:1px solid var(--e);border-radius:.4rem}
 input,select{max-width:100%}
 input[type=text],input[type=password],input[type=number],select,textarea{width:100%}
 input[type=checkbox],input[type=radio]{width:1.2rem;height:1.2rem;margin:0 .5rem 0 0;vertical-align:-.2rem}
 .c label,.r label{padding:.35rem 0}
 .w{display:flex;gap:.5rem;margin:.3rem 0}
 button{background:var(--a);color:Canvas;border:0;padding:.65rem 1.1rem;margin:.3rem .3rem .3rem 0;cursor:pointer}
-button.s{background:none;color:inherit;border:1px solid #8888}
+button.s{background:none;color:inherit;border:1px solid var(--e)}
 .i{display:inline-flex;gap:.3rem;align-items:center;flex-wrap:wrap}
 .i select{width:auto}
-table{border-collapse:collapse;width:100%;font-size:.92rem}
-td,th{text-align:left;padding:.35rem .5rem .35rem 0;border-bottom:1px solid var(--l);vertical-align:top}
+table{border-collapse:collapse;width:100%;font-size:.85rem;white-space:nowrap}
+td:nth-child(2){white-space:normal}
+td,th{text-align:left;padding:.45rem .5rem .45rem 0;border-bottom:1px solid var(--l);vertical-align:top}
 .x{overflow-x:auto}
-footer{margin-top:2rem;opacity:.75;font-size:.85rem}
+footer{margin-top:2rem;font-size:.85rem}
 """
 _SHOWN = const(8)  # bytes of a digest that people compare
 
@@ -247,8 +249,11 @@ def _complaints(status: dict, ja: bool):
 
 
 def _look(web, status: dict, ja: bool) -> str:
-    words = web.agent.detail
-    return said(status["poll"], ja) + (" (%s)" % words if words else "")
+    code, words = status["poll"], web.agent.detail
+    for known, plain in LOOKS:
+        if known == code:
+            return said(plain, ja)
+    return said(code, ja) + (" (%s)" % words if words else "")
 
 
 def _update(web, session, status: dict, ja: bool):
@@ -389,12 +394,12 @@ def log(web, session, ja: bool, last: int, count: int):
         number, when, event, reason, right, _, value = unpack_from("<IIBBBBI", entry)
         if number > last:
             break
-        time = when_text(when, offset) + ("" if right else "?")
+        time = when_text(when, offset).replace("-", "\u2011") + ("" if right else "?")  # hyphens that do not break
         row = (number, time, syslog.event_name(event), name(reason) if reason else "", value or "")
         rows.append("<tr><td>%s<td>%s<td>%s<td>%s<td>%s</tr>" % tuple([escape(one) for one in row]))
     yield '<div class="x"><table><tr>'
     for words in ("Number", "Time", "Event", "Reason", "Value"):
-        yield "<th>%s" % said(words, ja)
+        yield '<th scope="col">%s' % said(words, ja)
     yield "</tr>"
     for row in reversed(rows):
         yield row

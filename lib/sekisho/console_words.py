@@ -59,6 +59,14 @@ WORDS = (
     ("h left", "時間残り"),
     ("until", "期限"),
     ("Decided:", "決定:"),
+    ("An update waits for a decision.", "更新が決定を待っています。"),
+    ("An update waits for its time.", "更新が時刻を待っています。"),
+    ("Updates are switched off.", "更新は無効です。"),
+    ("It waits for other devices.", "他の機器を待っています。"),
+    ("Server", "サーバー"),
+    ("Devices that stand in for each other", "互いに代わる機器"),
+    ("Time and messages", "時刻と通知"),
+    ("Access", "アクセス"),
     ("yes", "はい"),
     ("no", "いいえ"),
     ("later", "後で"),
@@ -144,6 +152,15 @@ WORDS = (
     ("failed", "失敗"),
     ("application", "アプリケーション"),
 )  # fmt: skip
+
+# How a look at the server ended, where a sentence says it better: (reason, one of WORDS).
+LOOKS = (
+    ("APPROVAL", "An update waits for a decision."),
+    ("DECLINED", "The update is refused."),
+    ("WINDOW", "An update waits for its time."),
+    ("DISABLED", "Updates are switched off."),
+    ("BUSY", "It waits for other devices."),
+)
 
 # Settings: (name, English, Japanese).
 LABELS = (
