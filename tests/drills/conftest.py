@@ -91,6 +91,10 @@ class Company:
             one.world.speed = SPEED
         return made
 
+    def named(self) -> dict[str, Device]:
+        """The devices of `devices` by the names that the server knows them by."""
+        return {f"lamp-{number}": one for number, one in enumerate(self.fleet.devices, 1)}
+
     def knows(self, query: str = "") -> list[str]:
         """The devices that the server's table shows for a filter."""
         found = json.loads(self.stage.run(f"sekisho devices list --json --filter '{query or 'controllerid==*'}'"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import releases
-from helpers.fleet import CLASS, VENDOR, Sites, together
+from helpers.fleet import CLASS, VENDOR, Device, Sites, together
 from helpers.keys import signer
 from helpers.pages import PASSPHRASE, Stage, items
 from sekisho_sim.personality import behaviour
@@ -242,35 +242,46 @@ def test_keyset_expired(sites: Sites, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.requirement("ORG05", "UPC05", "UPE13")
 def test_wrong_image(company: Company) -> None:
     company.fleet.behave[hashlib.sha256(company.firmware(2)).hexdigest()] = behaviour("unhealthy")
-    victim, late, other = company.devices(3)
+    company.devices(3)
+    canary: list[Device] = []
+    others: list[Device] = []
 
     def some_took_it() -> None:
         put_release(company, 2)
         start = "sekisho rollout start first-try --release lamp:2.0 --devices 'controllerid==*' --canary 30 --groups 1"
         company.stage.run(start)
+        first = company.knows("updatestatus==pending")
+        for name, device in company.named().items():
+            (canary if name in first else others).append(device)
+        (victim,) = canary
         victim.until("release 2 failed: HEALTH")
         assert victim.running() == hashlib.sha256(company.firmware(1)).hexdigest(), "the trial took it back by itself"
         victim.until("sekisho: NOTHING")
         company.rollout("first-try", "paused")
-        for printed in together("sekisho: NOTHING", late, other):
+        for printed in together("sekisho: NOTHING", *others):
             assert "release 2" not in printed, "the rollout stopped itself at its first group"
         envelope = suit.decode(company.file("release-2/lamp-2.0.suit"))
         company.stage.values["MANIFEST"] = envelope.digest.value.hex()
 
     def cache_offers_it_again() -> None:
+        late = others[0]
         assert "key set 2 accepted" in late.until("sekisho: NOTHING")
-        company.stage.run("sekisho assign lamp:2.0 lamp-2")
+        (name,) = (name for name, device in company.named().items() if device is late)
+        company.stage.run(f"sekisho assign lamp:2.0 {name}")
         printed = late.until("sekisho: MANIFEST_REVOKED")
         assert "staged" not in printed
         assert late.running() == hashlib.sha256(company.firmware(1)).hexdigest()
 
     def first_group_is_well() -> None:
-        victim.until("sekisho: confirmed")
-        victim.until("sekisho: NOTHING")
+        assert company.knows("updatestatus==pending and assignedds.name==lamp") == [
+            name for name, device in company.named().items() if device is canary[0]
+        ]
+        canary[0].until("sekisho: confirmed")
+        canary[0].until("sekisho: NOTHING")
 
     def devices_recover() -> None:
-        together("sekisho: confirmed", late, other)
-        together("sekisho: NOTHING", late, other)
+        together("sekisho: confirmed", *others)
+        together("sekisho: NOTHING", *others)
         company.rollout("second-try", "finished")
 
     company.stage.play(
