@@ -12,7 +12,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hawkbit test-goosebit lint format typecheck bench bench-check bench-heap bench-server powercut powercut-check powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
+.PHONY: help setup demo test test-hawkbit test-goosebit test-chip lint format typecheck bench bench-check bench-heap bench-server powercut powercut-check powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ test-hawkbit: $(READY) ## the tests of the device API against the real Eclipse h
 
 test-goosebit: $(READY) ## only the tests of our device against gooseBit, a DDI server that is none of ours
 	$(BIN)/python scripts/goosebit.py
+
+test-chip: $(READY) ## the engine on genuine MicroPython firmware, on an interpreted ESP32
+	$(BIN)/python scripts/chip.py
 
 requirements: $(READY) $(NODE) $(GOOSE) ## run the tests and write docs/requirements.md
 	$(BIN)/python scripts/requirements.py

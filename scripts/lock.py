@@ -13,6 +13,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "dev.txt": ("pyproject.toml", "--all-extras", "--group", "dev"),
     "firmware.txt": ("requirements/firmware.in", "--no-deps"),
     "goosebit.txt": ("requirements/goosebit.in",),
+    "chip.txt": ("requirements/chip.in", "--no-deps"),
 }
 
 
