@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import fcntl
 import importlib
 import json
 import os
@@ -437,12 +438,8 @@ def main() -> int:
 def record(run: Run, module: str, tests: str) -> None:
     """Puts the numbers of one module into docs/evidence/mutation.json and writes the page anew."""
     path = ROOT / "docs" / "evidence" / "mutation.json"
-    try:
-        rows = {row["module"]: row for row in json.loads(path.read_text())["modules"]}
-    except (OSError, KeyError, ValueError):
-        rows = {}
     survivors = [one.name for one in run.survivors if one.module == module]
-    rows[module] = {
+    row = {
         "module": module,
         "boot": device_code.boot_digest(),
         "tests": tests,
@@ -452,8 +449,22 @@ def record(run: Run, module: str, tests: str) -> None:
         "left": [name for name in survivors if name not in EQUIVALENT],
         "seconds": round(run.took[module]),
     }
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # modules may be tried by several processes at a time
+        _put(path, row)
+    finally:
+        os.close(directory)
+
+
+def _put(path: Path, row: dict[str, Any]) -> None:
+    try:
+        rows = {one["module"]: one for one in json.loads(path.read_text())["modules"]}
+    except (OSError, KeyError, ValueError):
+        rows = {}
+    rows[row["module"]] = row
     ordered = [rows[name] for name in MODULES if name in rows]
-    boots = {row["boot"] for row in ordered}
+    boots = {one["boot"] for one in ordered}
     content = {"boot": boots.pop() if len(boots) == 1 else "several", "modules": ordered}
     write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
     write_atomic(path.with_suffix(".md"), page(ordered).encode())
