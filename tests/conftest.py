@@ -1,5 +1,6 @@
 """Shared fixtures; importing `device_code` first makes the device packages importable on CPython."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import sekisho_tools.device_code  # noqa: F401
 pytest_plugins = ["requirements_plugin"]
 
 REPO = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Device code collects garbage often, which is cheap on a chip: what is here already need not be looked at again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
