@@ -13,7 +13,7 @@ REPO = Path(__file__).parents[1]
 
 
 def pytest_collection_finish() -> None:
-    """Device code collects garbage often, which is cheap on a chip: what is here already need not be looked at again."""
+    """Device code collects garbage often, which is cheap on a chip: what is here already is not looked at again."""
     gc.collect()
     gc.freeze()
 
