@@ -5,7 +5,9 @@ import sys
 PACK = "/sekisho.pack"
 
 if "sekisho_boot.engine" not in sys.modules:
-    sys.path[:] = [".frozen", "/lib"]
+    sys.path[:] = [
+        ".frozen"
+    ]  # nothing else for the engine: what is in files could stand in for hashlib, and takes time
 
     import gc
 
@@ -77,6 +79,7 @@ if "sekisho_boot.engine" not in sys.modules:
     except Exception as error:
         sys.print_exception(error)
 
+    sys.path.append("/lib")
     try:
         gc.collect()
         import sekisho

@@ -284,6 +284,20 @@ def test_stock_image_starts_engine_and_agent_from_vfs(tmp_path: Path) -> None:
     assert "Traceback" not in results[-1].console
 
 
+def test_no_file_stands_in_for_a_built_in_module_while_the_engine_runs_in_stock_mode(tmp_path: Path) -> None:
+    app = images.app()
+    release = releases.envelope(app, IDENTITY, KEYSET.release[0], 7)
+    stand_ins = {
+        f"lib/{name}.py": b"print('stand-in')" for name in ("binascii", "collections", "hashlib", "os", "struct")
+    }
+    built = flashimage.build(inputs(app, mode=flashimage.STOCK, release=release, files=stand_ins))
+    stock = Personalities(Personality("stock", default=False, start=STOCK))
+    world = World.create(tmp_path / "world", built.data, personalities=stock, heap=168 * 1024)
+    first = next(iter(power_cycle(world, max_boots=1, limits=Limits(seconds=20))))
+    assert first.cause == "reset", "the engine ran, and probed the bootloader"
+    assert "stand-in" not in first.console
+
+
 def test_config_source_runs_and_says_what_was_asked(tmp_path: Path) -> None:
     made = config.make(VENDOR, [CLASS, "desk lamp"], KEYSET.document, "esp32s3", product='La"mp', floor_fw=3)
     module: dict[str, object] = {}

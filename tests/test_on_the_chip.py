@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,15 +88,17 @@ def renamed(app: bytes) -> bytes:
     return bytes(made)
 
 
-def device(profile: bootloader.Profile = bootloader.ROLLBACK) -> tuple[Desk, Release]:
-    """A device whose bootloader and app are genuine, and an update for it."""
+def device(
+    profile: bootloader.Profile = bootloader.ROLLBACK, more: Mapping[str, bytes] | None = None
+) -> tuple[Desk, Release]:
+    """A device whose bootloader and app are genuine, with *more* files beside the engine's, and an update for it."""
     loader, old = parts("v1.16")
     desk = Desk(flash=Flash.blank(TABLE.flash_size), layout=TABLE, profile=profile)
     desk.factory(make(1, {0: old}, vendor=VENDOR, product=CLASS), old)
     desk.flash.buffer[0x1000 : 0x1000 + len(loader)] = loader
     names = ("KEYSET", "VENDOR", "CLASSES", "CHIP", "BUILD_TIME", "FLOOR_FW", "FLOOR_APP", "TRIAL_SECONDS")
     config = "".join(f"{name} = {getattr(desk.config, name)!r}\n" for name in names)
-    files = {**chip.device_files(), "sekisho_config.py": config.encode()}
+    files = {**chip.device_files(), "sekisho_config.py": config.encode(), **(more or {})}
     desk.put("vfs", flashimage.make_littlefs(TABLE["vfs"].size, files, "vfs"))
     return desk, make(2, {0: renamed(old)}, vendor=VENDOR, product=CLASS)
 
