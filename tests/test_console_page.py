@@ -5,6 +5,7 @@ SEKISHO_SHOTS=1 writes the pictures of docs/img/.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from helpers.console import PASSWORD, SECRET, Device
 from helpers.needs import lacking
+from PIL import Image
 from sekisho_tools import suit
 from sekisho_tools.serve import StaticServer
 from test_console import NEW, TELLS, Operator
@@ -92,7 +94,9 @@ class Tab:
         wide = self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert not wide, f"{name} is wider than the screen"
         if os.environ.get("SEKISHO_SHOTS") and name in SHOWN:
-            self.page.screenshot(path=IMAGES / f"{name}.png", full_page="settings" not in name)
+            picture = self.page.screenshot(full_page="settings" not in name)
+            # Few colours are enough for a page, and a third of the bytes.
+            Image.open(io.BytesIO(picture)).quantize(64).save(IMAGES / f"{name}.png", optimize=True)
 
     def close(self, *expected: str) -> None:
         left = [one for one in self.complaints if not any(re.search(words, one) for words in expected)]
