@@ -7,6 +7,7 @@ under build/, made from requirements/chip.txt. See docs/decisions/0011-an-esp32-
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -31,7 +32,10 @@ def compiler() -> str:
 
 
 def main() -> int:
-    """The exit code of the tests."""
+    """The exit code of the tests; 1 where there is no C compiler, since nothing would be tested then."""
+    if not shutil.which("cc"):
+        print("error[COMPILER]: a C compiler builds the chip; on Debian install gcc and libc6-dev.", file=sys.stderr)
+        return 1
     environment = {**os.environ, "SEKISHO_MPY_CROSS_1_16": compiler()}
     tests = [sys.executable, "-m", "pytest", "-q", "tests/test_on_the_chip.py", *sys.argv[1:]]
     return subprocess.run(tests, cwd=ROOT, env=environment, check=False).returncode

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Python packages, where it is missing: a browser, a PKCS#11 token with OpenSSL's
-# engine for it, Java and Maven. Debian; elsewhere install them by hand.
+# engine for it, Java and Maven, a C compiler. Debian; elsewhere install them by hand.
 set -euo pipefail
 
 missing=()
@@ -15,6 +15,8 @@ need openssl sh -c 'command -v openssl'
 need libengine-pkcs11-openssl sh -c 'openssl engine pkcs11 | grep -q "pkcs11 engine"'
 need maven sh -c 'command -v mvn'
 need default-jre-headless sh -c 'command -v java'
+need gcc sh -c 'command -v cc'
+need libc6-dev sh -c 'echo "#include <stdio.h>" | cc -E -'
 ((${#missing[@]})) || exit 0
 
 root=()
