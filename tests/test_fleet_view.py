@@ -198,6 +198,8 @@ def test_a_fleet_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, numbe
         process = subprocess.Popen(
             [sys.executable, "-m", "sekisho_tools", *command],
             stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+            # Whoever runs this in the background has SIGINT ignored, and children would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         os.close(theirs)
         text = read(ours, lambda text: "3 run 1" in text)
