@@ -14,8 +14,11 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / room) for room in (".", "scripts", "tools", "host_sim", "tests")]
-os.environ.setdefault("SEKISHO_MPY_CROSS_1_16", __import__("chip").compiler())
+sys.path[:0] = [str(HERE.parent / room) for room in (".", "tools", "host_sim", "tests")]
+
+from scripts.chip import compiler  # noqa: E402
+
+os.environ.setdefault("SEKISHO_MPY_CROSS_1_16", compiler())  # before the tests' helpers ask for it
 
 from sekisho_tools import device_code  # noqa: E402
 from test_on_the_chip import Twins, device  # noqa: E402
@@ -45,7 +48,7 @@ def imports():
     global engine, port, p
     for name in [name for name in sys.modules if name.startswith("sekisho_")]:
         del sys.modules[name]
-    del engine, port, p
+    engine = port = p = None
     gc.collect()
     import sekisho_config
     from sekisho_boot import engine, port
@@ -80,15 +83,26 @@ def measure() -> dict[str, int]:
     texts = sources()
     desk, _ = device(more={f"{name}.txt": text for name, text in texts.items()})
     desk.power_on()
-    with tempfile.TemporaryDirectory() as place, Twins(Path(place), desk).on() as board:
-        board.run(COUNT)
-        empty = int(board.run("print(count(lambda: None))"))
-        run = [int(board.run("print(count(lambda: engine.boot(p)))")) - empty for _ in range(3)]
-        board.run(BODIES)
-        bodies = {name: int(board.run(f"print(body({name!r}))")) - empty for name in texts}
-        board.run(IMPORTS)
-        loaded = int(board.run("print(count(imports))")) - empty
-    return {"engine": sorted(run)[1], "bodies": sum(bodies.values()), "imports": loaded}
+    with tempfile.TemporaryDirectory() as place:
+        twins = Twins(Path(place), desk)
+        with twins.on() as board:
+            board.run(COUNT)
+            empty = int(board.run("print(count(lambda: None))"))
+            run = [int(board.run("print(count(lambda: engine.boot(p)))")) - empty for _ in range(3)]
+            board.run(BODIES)
+            bodies = {name: int(board.run(f"print(body({name!r}))")) - empty for name in texts}
+        with twins.on() as board:  # with room on the heap
+            board.run(COUNT)
+            board.run(IMPORTS)
+            searching = int(board.run("print(count(imports))")) - empty
+            board.run(BODIES)
+            loaded = int(board.run("print(count(imports))")) - empty
+    return {
+        "engine": sorted(run)[1],
+        "bodies": sum(bodies.values()),
+        "imports": loaded,
+        "search": searching - loaded,
+    }
 
 
 def main() -> int:
@@ -98,6 +112,7 @@ def main() -> int:
     print(f"the engine's run, nothing to do          {cost['engine']:12,}")
     print(f"bodies of its modules, once a start      {cost['bodies']:12,}")
     print(f"importing it from .mpy files in littlefs {cost['imports']:12,}")
+    print(f"looking there for built-in modules first {cost['search']:12,}")
     print(f"3 % of a start of {1000 * CHIP_BOOT:.0f} ms at {CHIP_CLOCK / 1e6:.0f} MHz      {budget:12,.0f} cycles")
     share = (cost["engine"] + cost["bodies"]) / CHIP_BOOT / CHIP_CLOCK
     print(f"run and bodies, were an instruction a cycle {share:9.1%}")

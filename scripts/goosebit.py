@@ -22,7 +22,7 @@ def main() -> int:
     """Install and test."""
     only_install = "--install" in sys.argv
     try:
-        goosebit.install()
+        goosebit.ENVIRONMENT.install()
     except (OSError, subprocess.CalledProcessError) as error:
         if only_install and not os.environ.get("CI"):
             print("notice: gooseBit cannot be installed here, so the tests with it will be skipped.")

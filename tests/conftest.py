@@ -2,10 +2,15 @@
 
 import gc
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sekisho_tools.device_code  # noqa: F401
+from helpers import company as companies
+from helpers.needs import lacking
 
 pytest_plugins = ["requirements_plugin"]
 
@@ -31,3 +36,28 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the reference material at {path} (or SEKISHO_SHARED)")
     return path
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium (playwright's Browser), Debian's or that of SEKISHO_CHROMIUM."""
+    path = os.environ.get("SEKISHO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path:
+        lacking("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def company(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> companies.Company:
+    """A desk with keys, key sets and releases, in the working directory."""
+    return companies.open_company(tmp_path_factory, tmp_path, capsys, monkeypatch)

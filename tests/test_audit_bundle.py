@@ -14,23 +14,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.company import NAME, PASSPHRASE, Company, open_company
+from helpers.company import NAME, PASSPHRASE, Company
 from sekisho_tools import audit, audit_file, device_code, keys, packing, pkcs8, sbom, seal, signlog
 from sekisho_tools.audit_words import NOTES, WORDS
 from sekisho_tools.errors import ToolError
 
 KEYSETS = "--keyset keyset-1.cose --keyset keyset-2.cose --keyset keyset-3.cose"
 WHOLE = f"audit bundle --out audit.zip {KEYSETS} --release made --published site"
-
-
-@pytest.fixture
-def company(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Company:
-    return open_company(tmp_path_factory, tmp_path, capsys, monkeypatch)
 
 
 def files_of(path: str = "audit.zip") -> dict[str, bytes]:

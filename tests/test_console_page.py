@@ -8,37 +8,22 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.console import PASSWORD, SECRET, Device
-from helpers.needs import lacking
 from PIL import Image
 from sekisho_tools import suit
 from sekisho_tools.serve import StaticServer
 from test_console import NEW, TELLS, Operator
 
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
-CHROMIUM = os.environ.get("SEKISHO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SHOWN = ("console-login", "console-state", "console-settings", "console-log", "console-state-ja", "console-settings-ja")
 """The pages whose pictures are in the documents."""
 DESK = {"viewport": {"width": 1000, "height": 760}, "locale": "en"}
 PHONE = {"viewport": {"width": 375, "height": 720}, "device_scale_factor": 2, "locale": "ja", "is_mobile": True}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if not CHROMIUM:
-        lacking("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -87,7 +72,8 @@ class Tab:
     def log_in(self, password: str = PASSWORD) -> None:
         self.go("/")
         self.page.locator("#password").fill(password)
-        self.page.locator("main button").click()
+        with self.page.expect_navigation():  # the hash takes its time
+            self.page.locator("main button").click()
 
     def shoot(self, name: str) -> None:
         """A picture for the documents; and in any case no page is wider than its screen."""

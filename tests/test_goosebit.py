@@ -93,7 +93,7 @@ class Lamp:
 
 @pytest.fixture(scope="module")
 def goose() -> Iterator[Goose]:
-    if not goosebit.installed():
+    if not goosebit.ENVIRONMENT.installed():
         lacking("needs gooseBit in an environment of its own, which `make test` makes (scripts/goosebit.py --install)")
     with goosebit.running() as (url, offers):
         yield Goose(url, offers)

@@ -205,8 +205,8 @@ def test_an_agent_that_cannot_be_made_is_made_later(product: Product) -> None:
     assert console.index("application runs") < console.index("safe state left") < console.index("staged")
 
 
-LED = """
-import machine, asyncio
+PIN = """
+import machine
 class Pin:
     OUT = 3
     def __init__(self, number, mode):
@@ -214,6 +214,9 @@ class Pin:
     def value(self, on):
         print("led", on)
 machine.Pin = Pin
+"""
+LED = f"""{PIN}
+import asyncio
 async def main():
     raise OSError("no sensor")
 """
@@ -254,21 +257,9 @@ def test_without_a_server_the_console_brings_the_update(tmp_path: Path) -> None:
         assert "Something is wrong" not in device.browser().get("/").text
 
 
-STOCK_LED = """
-import machine
-class Pin:
-    OUT = 3
-    def __init__(self, number, mode):
-        print("pin", number)
-    def value(self, on):
-        print("led", on)
-machine.Pin = Pin
-"""
-
-
 @pytest.mark.requirement("UPE14")
 def test_a_stock_device_says_why_blinks_and_takes_the_next_release(product: Product) -> None:
-    world = product.stock(STOCK_LED + "async def main():\n    raise OSError('no sensor')\n")
+    world = product.stock(PIN + "async def main():\n    raise OSError('no sensor')\n")
     console = consoles(run(world, "led 1\nled 0\nled 1\nled 0\nled 1\nled 0\n"))
     assert "sekisho: safe state: application-broke" in console
     assert "pin 2" in console

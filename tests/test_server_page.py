@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from helpers.needs import lacking
 from sekisho import devicekey, eventlog
 from sekisho import values as device_values
 from sekisho_tools import report as desk_report
@@ -434,20 +432,6 @@ def test_only_an_admin_sees_and_presses_decommission(site):
 
 
 # -- in Chromium --------------------------------------------------------------------------------------------------
-
-CHROMIUM = os.environ.get("SEKISHO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if not CHROMIUM:
-        lacking("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers.company import NAME, RELEASE, Company, open_company
+from helpers.company import NAME, RELEASE, Company
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -17,16 +17,6 @@ from sekisho_tools import sheet, suit
 from sekisho_tools.errors import ToolError
 
 MADE = f"made/{NAME}.sheet"
-
-
-@pytest.fixture
-def company(
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Company:
-    return open_company(tmp_path_factory, tmp_path, capsys, monkeypatch)
 
 
 def fill(text: str = "about {name} in {language}", leave: str = "") -> None:

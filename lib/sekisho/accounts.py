@@ -25,7 +25,7 @@ from hashlib import sha256
 from micropython import const
 
 from . import eventlog, issued, store
-from .seal import same
+from .seal import pbkdf2_pieces, same
 from .values import ADMIN, ORDER, USER
 
 KEPT = "/data/console"
@@ -36,7 +36,6 @@ MIN_LETTERS = const(5)  # different ones
 MAX_PASSWORD = const(64)  # bytes
 MAX_DELAY = const(60)  # s that the wait grows to before the account is locked
 NAMES = {USER: "user", ADMIN: "administrator"}
-_YIELD = const(32)  # rounds after which the application runs again
 
 MAX_SESSIONS = const(4)
 IDLE = const(600)  # s without a request after which a session is over
@@ -45,22 +44,10 @@ MAX_SESSION = const(3600)  # s after which it is over in any case
 
 async def slow_hash(password: bytes, salt: bytes, rounds: int) -> bytes:
     """PBKDF2-HMAC-SHA-256, 32 bytes; lets others run meanwhile."""
-    if len(password) > 64:
-        password = sha256(password).digest()
-    key = password + bytes(64 - len(password))
-    inner, outer = bytes([byte ^ 0x36 for byte in key]), bytes([byte ^ 0x5C for byte in key])
-    last, total = salt + b"\x00\x00\x00\x01", 0
-    for number in range(rounds):
-        hasher = sha256(inner)
-        hasher.update(last)
-        last = hasher.digest()
-        hasher = sha256(outer)
-        hasher.update(last)
-        last = hasher.digest()
-        total ^= int.from_bytes(last, "big")
-        if number % _YIELD == 0:
-            await asyncio.sleep(0)
-    return total.to_bytes(32, "big")
+    found = b""
+    for found in pbkdf2_pieces(password, salt, rounds):  # noqa: B007 (the last one is it)
+        await asyncio.sleep(0)
+    return found
 
 
 def plain(secret: str) -> bytes:

@@ -30,16 +30,18 @@ _HEADER = const(28)
 _TAG = const(32)
 _KEY = const(0)
 _PASSPHRASE = const(1)
+_PIECE = const(32)  # rounds
 
 
-def pbkdf2(passphrase: bytes, salt: bytes, rounds: int) -> bytes:
-    """32 bytes (RFC 8018 section 5.2 with HMAC-SHA-256). `accounts.slow_hash` is the same, and lets others run."""
+def pbkdf2_pieces(passphrase: bytes, salt: bytes, rounds: int):
+    """PBKDF2 (RFC 8018 section 5.2 with HMAC-SHA-256) as a generator: an empty string after each 32 rounds, so that
+    others may run meanwhile, and at last the 32 bytes."""
     if len(passphrase) > 64:
         passphrase = sha256(passphrase).digest()
     key = passphrase + bytes(64 - len(passphrase))
     inner, outer = bytes([byte ^ 0x36 for byte in key]), bytes([byte ^ 0x5C for byte in key])
     last, total = salt + b"\x00\x00\x00\x01", 0
-    for _ in range(rounds):
+    for number in range(rounds):
         hasher = sha256(inner)
         hasher.update(last)
         last = hasher.digest()
@@ -47,7 +49,17 @@ def pbkdf2(passphrase: bytes, salt: bytes, rounds: int) -> bytes:
         hasher.update(last)
         last = hasher.digest()
         total ^= int.from_bytes(last, "big")
-    return total.to_bytes(32, "big")
+        if number % _PIECE == 0:
+            yield b""
+    yield total.to_bytes(32, "big")
+
+
+def pbkdf2(passphrase: bytes, salt: bytes, rounds: int) -> bytes:
+    """32 bytes, in one go."""
+    found = b""
+    for found in pbkdf2_pieces(passphrase, salt, rounds):  # noqa: B007 (the last one is it)
+        pass
+    return found
 
 
 def same(one, other) -> bool:

@@ -12,15 +12,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-LOCK = ROOT / "requirements" / "goosebit.txt"
-PLACE = ROOT / "build" / "goosebit"
-STAMP = PLACE / "installed"
+from .environment import ROOT, Environment
+
+ENVIRONMENT = Environment("goosebit")
 PLUGIN = ROOT / "tests" / "goosebit"
 START_SECONDS = 120
 TABLES = """
@@ -33,21 +31,6 @@ async def main():
     await Tortoise.close_connections()
 asyncio.run(main())
 """
-
-
-def installed() -> bool:
-    """Whether the environment is there, as locked."""
-    return STAMP.exists() and STAMP.read_text() == LOCK.read_text()
-
-
-def install() -> None:
-    """Make the environment, or bring it up to date. Raises CalledProcessError."""
-    if installed():
-        return
-    venv.create(PLACE, with_pip=True, clear=True)
-    command = [str(PLACE / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "--require-hashes", "-r", str(LOCK)], check=True)
-    STAMP.write_text(LOCK.read_text())
 
 
 def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
@@ -64,7 +47,7 @@ def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
 @contextmanager
 def running() -> Iterator[tuple[str, Path]]:
     """A gooseBit on loopback: its URL, and the file in which tests/goosebit looks for what it offers."""
-    python = PLACE / "bin" / "python"
+    python = ENVIRONMENT.python
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"

@@ -79,7 +79,6 @@ class Front:
         self.device = Buckets(limits.device, limits.device * limits.burst)
         self.failures = Buckets(limits.failures, limits.failures * 100)
         self.gate = asyncio.Semaphore(WRITES_AT_ONCE)
-        self.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request (or the server's start and stop)."""
@@ -367,7 +366,7 @@ class _Request:
         await self.answer(problem.status, headers, body)
 
     async def health(self) -> None:
-        good = self.front.ready and self.front.devices.store.alive()
+        good = self.front.devices.store.alive()
         body = b'{"status":"up"}' if good else b'{"status":"down"}'
         await self.answer(200 if good else 503, [(b"content-type", b"application/json")], body)
 
