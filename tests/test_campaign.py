@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,7 @@ pytest.importorskip("micropython_run", reason="needs the MicroPython wheel (jonn
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
     yield campaign.the_device()
-    campaign._DEVICE.pop().close()
+    campaign._DEVICES.pop(os.getpid()).close()
     campaign.after.cache_clear()
 
 

@@ -69,6 +69,14 @@ def test_the_revision_of_an_esp32_is_what_esptool_says(registers: Registers, maj
         assert ours("esp32") == esptools("esp32", registers) == major * 100 + (seed & 3)
 
 
+def test_bits_that_no_esp32_has_are_read_as_esptool_reads_them(registers: Registers) -> None:
+    for bits in range(8):
+        registers[0x3FF5A00C] = (bits & 1) << 15
+        registers[0x3FF5A014] = (bits >> 1 & 1) << 20
+        registers[0x3FF6607C] = signed((bits >> 2) << 31)
+        assert ours("esp32") == esptools("esp32", registers)
+
+
 @pytest.mark.requirement("UPE11")
 @pytest.mark.parametrize("chip", ["esp32s3", "esp32c3", "esp32c6"])
 def test_the_revision_of_newer_chips_is_what_esptool_says_or_unknown(registers: Registers, chip: str) -> None:

@@ -11,12 +11,13 @@ from struct import pack, unpack_from
 
 from micropython import const
 
-from .flash import PAGE, SECTOR, put
+from .flash import SECTOR, put
 from .reasons import FLASH, LEDGER_VERSION, Refused
 
 VERSION = const(1)
 RECORD = const(64)
 _SLOTS = const(64)  # records in a bank of one sector
+_PIECE = const(1024)  # bytes read at a time: asking the flash driver costs a chip more than the bytes do
 _RESERVE = const(4)  # compact before a bank has fewer free records than this
 _LAYOUT = "<BBBBIQQ32sI"  # version, type, a, b, n, x, y, digest, z; then u32 CRC
 _BLANK = b"\xff" * RECORD
@@ -217,29 +218,34 @@ class Ledger:
 
     def _read(self, bank: int) -> list:
         """The valid records of a bank as (n, bytes); notes counters, foreign records and the free room."""
-        raw, records, room = bytearray(RECORD), [], 0
-        for slot in range(_SLOTS):
-            self.part.read(bank * SECTOR + slot * RECORD, raw)
-            if raw == _BLANK:
+        piece, records, room = bytearray(_PIECE), [], 0
+        view, blank = memoryview(piece), _BLANK * (_PIECE // RECORD)
+        for off in range(0, SECTOR, _PIECE):
+            self.part.read(bank * SECTOR + off, piece)
+            if piece == blank:
                 continue
-            room = slot + 1  # whatever is not blank is not written again, valid or not
-            version, kind, _, _, n, x, y, _, _, crc = unpack_from(_LAYOUT + "I", raw)
-            if crc != crc32(raw[:60]):
-                continue
-            if version != VERSION:
-                self.foreign = True
-                continue
-            if kind in (COUNTERS, CONFIRMED):
-                self.state._count(x, y)
-            self._next = max(self._next, n + 1)
-            records.append((n, bytes(raw)))
+            for at in range(0, _PIECE, RECORD):
+                raw = view[at : at + RECORD]
+                if raw == _BLANK:
+                    continue
+                room = (off + at) // RECORD + 1  # whatever is not blank is not written again, valid or not
+                if unpack_from("<I", raw, RECORD - 4)[0] != crc32(raw[: RECORD - 4]):
+                    continue
+                version, kind, _, _, n = unpack_from("<BBBBI", raw)
+                if version != VERSION:
+                    self.foreign = True
+                    continue
+                if kind in (COUNTERS, CONFIRMED):
+                    self.state._count(*unpack_from("<QQ", raw, 8))
+                self._next = max(self._next, n + 1)
+                records.append((n, bytes(raw)))
         self._room[bank] = room
         return records
 
     def _level(self) -> bool:
         """True if both banks hold the same bytes."""
-        one, other = bytearray(PAGE), bytearray(PAGE)
-        for off in range(0, SECTOR, PAGE):
+        one, other = bytearray(_PIECE), bytearray(_PIECE)
+        for off in range(0, SECTOR, _PIECE):
             self.part.read(off, one)
             self.part.read(SECTOR + off, other)
             if one != other:

@@ -59,8 +59,8 @@ class Port:
             return -1
         three, five = mem32[_REVISION[chip]], mem32[_REVISION[chip] + 8]
         if chip == 0:
-            major = 3 if mem32[_APB_DATE] >> 31 & 1 else (three >> 15 & 1) + (five >> 20 & 1)
-            return major * 100 + (five >> 24 & 3)
+            bits = three >> 15 & 1 | five >> 19 & 2 | mem32[_APB_DATE] >> 29 & 4
+            return {1: 100, 3: 200, 7: 300}.get(bits, 0) + (five >> 24 & 3)
         if chip == 13:
             return (three >> 22 & 3) * 100 + (three >> 18 & 15)
         minor = three >> 18 & 7 | five >> 20 & 8

@@ -260,6 +260,7 @@ def _parameter(reader: Reader, key: int):
 def _override(reader: Reader, parts: list) -> None:
     """Takes the argument of override-parameters and sets them on *parts*."""
     reader.wrong = PARAMETER
+    key = None
     for key in reader.int_keys():
         value = _parameter(reader, key)
         for part in parts:
@@ -270,6 +271,8 @@ def _override(reader: Reader, parts: list) -> None:
             elif part.values.get(key, value) != value:
                 raise Refused(PARAMETER)
             part.values[key] = value
+    if key is None:
+        raise Refused(PARAMETER)  # the draft's CDDL wants at least one
     reader.wrong = COMMAND
 
 

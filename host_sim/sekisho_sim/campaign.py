@@ -745,14 +745,15 @@ def _sekisho(data: bytearray) -> MemPart:
     return MemPart(found.size, Flash(data), found.offset)
 
 
-_DEVICE: list[Device] = []
+_DEVICES: dict[int, Device] = {}
+"""By process: whoever is forked sees its parent's device, but the answers in that pipe are not for it."""
 
 
 def the_device() -> Device:
     """The one device of this process."""
-    if not _DEVICE:
-        _DEVICE.append(Device())
-    return _DEVICE[0]
+    if os.getpid() not in _DEVICES:
+        _DEVICES[os.getpid()] = Device()
+    return _DEVICES[os.getpid()]
 
 
 @cache

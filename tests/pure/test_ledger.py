@@ -275,7 +275,7 @@ def test_of_two_records_with_one_number_that_of_the_base_counts():
     assert Ledger(part).state.nonce == 8
 
 
-def test_level_banks_cost_one_reading_of_records_and_one_of_pages():
+def test_level_banks_cost_one_reading_of_one_and_one_of_both_in_pieces():
     part, book = new()
     for number in range(20):
         book.append(log.NONCE, 0, 0, number + 1)
@@ -283,9 +283,9 @@ def test_level_banks_cost_one_reading_of_records_and_one_of_pages():
     real = part.read
     part.read = lambda off, buf: (reads.append((off, len(buf))), real(off, buf))
     Ledger(part)
-    records = [(at, 64) for at in range(0, SECTOR, 64)]
-    pages = [(off + at, 256) for at in range(0, SECTOR, 256) for off in (0, SECTOR)]
-    assert reads == records + pages
+    records = [(at, 1024) for at in range(0, SECTOR, 1024)]
+    pieces = [(off + at, 1024) for at in range(0, SECTOR, 1024) for off in (0, SECTOR)]
+    assert reads == records + pieces
 
 
 def test_banks_that_differ_in_a_later_page_are_made_level():

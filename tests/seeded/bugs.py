@@ -419,15 +419,15 @@ BUGS = [
     # -- ledger ----------------------------------------------------------------------------------------------------
     (
         LEDGER,
-        "            if crc != crc32(raw[:60]):\n",
-        "            if False:\n",
+        '                if unpack_from("<I", raw, RECORD - 4)[0] != crc32(raw[: RECORD - 4]):\n',
+        "                if False:\n",
         "CRC of a record not checked",
         "swap",
     ),
     (
         LEDGER,
-        "            if crc != crc32(raw[:60]):\n                continue\n",
-        "            if crc != crc32(raw[:60]):\n                break\n",
+        "crc32(raw[: RECORD - 4]):\n                    continue\n",
+        "crc32(raw[: RECORD - 4]):\n                    break\n",
         "reading stops at a bad record",
         "trial-confirm",
     ),
