@@ -33,10 +33,12 @@ def count(call):
     call()
     return utime.ticks_cpu() - start & 0x3FFFFFFF
 """
-BODIES = """
+BUILT_IN = """
 import sys
 for name in ("binascii", "collections", "hashlib", "os", "struct", "time"):
     sys.modules[name] = __import__(name)  # frozen code finds them without a look into the file system, too
+"""
+BODIES = """
 def body(name):
     gc.collect()
     code = compile(open("/" + name + ".txt").read(), name, "exec")
@@ -89,14 +91,16 @@ def measure() -> dict[str, int]:
             board.run(COUNT)
             empty = int(board.run("print(count(lambda: None))"))
             run = [int(board.run("print(count(lambda: engine.boot(p)))")) - empty for _ in range(3)]
-            board.run(BODIES)
+        # Each from a new start, since the heap is small and the second copy of the engine fills it.
+        with twins.on() as board:
+            board.run(COUNT + BUILT_IN + BODIES)
             bodies = {name: int(board.run(f"print(body({name!r}))")) - empty for name in texts}
-        with twins.on() as board:  # with room on the heap
-            board.run(COUNT)
-            board.run(IMPORTS)
-            searching = int(board.run("print(count(imports))")) - empty
-            board.run(BODIES)
-            loaded = int(board.run("print(count(imports))")) - empty
+        imports = []
+        for before in (COUNT, COUNT + BUILT_IN):
+            with twins.on() as board:
+                board.run(before + IMPORTS)
+                imports.append(int(board.run("print(count(imports))")) - empty)
+        searching, loaded = imports
     return {
         "engine": sorted(run)[1],
         "bodies": sum(bodies.values()),
