@@ -12,7 +12,7 @@ HOST_CODE   := tools host_sim tests scripts
 DEVICE_CODE := boot lib firmware
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hawkbit test-goosebit test-chip lint format typecheck bench bench-check bench-heap bench-server powercut powercut-check powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
+.PHONY: help setup demo test test-hawkbit test-goosebit test-chip lint format typecheck bench bench-check bench-heap bench-server powercut powercut-full seeded-bugs mutation drills fuzz requirements audit docs lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,11 +78,8 @@ bench-heap: $(READY) ## heap that the update agent takes beyond the imports, aga
 bench-server: $(READY) ## load on the update server, against its goals
 	PYTHONPATH=tools:host_sim $(BIN)/python bench/bench_server.py
 
-powercut: $(READY) ## cut the power at every flash state (minutes)
+powercut: $(READY) ## cut the power at every flash state (minutes; CI does)
 	$(BIN)/python -m sekisho_sim.campaign --minutes 12 --evidence docs/evidence
-
-powercut-check: $(READY) ## a smaller one, which CI runs: every first cut, fewer second ones; writes nothing
-	$(BIN)/python -m sekisho_sim.campaign --sample 64 --seeds 1 --minutes 12
 
 powercut-full: $(READY) ## the same with every second cut (hours; goes on where it was stopped)
 	$(BIN)/python -m sekisho_sim.campaign --full --checkpoint build/powercut-full.jsonl --evidence docs/evidence
