@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.mark.requirement("ORG03")
-@pytest.mark.parametrize("name", ["dev.txt", "firmware.txt"])
+@pytest.mark.parametrize("name", ["chip.txt", "dev.txt", "firmware.txt", "goosebit.txt"])
 def test_every_dependency_is_pinned_and_hashed(name: str) -> None:
     text = re.sub(r"^\s*#.*$", "", (REPO / "requirements" / name).read_text(), flags=re.MULTILINE)
     entries = [entry for entry in re.split(r"\n(?=\S)", text.strip()) if entry.strip()]
@@ -128,15 +129,32 @@ def test_the_security_policy_names_this_version() -> None:
     assert f"| {minor}.x | yes" in (REPO / "SECURITY.md").read_text()
 
 
+FINE = {"name": "typer", "version": "0.29.2", "vulns": []}
+BROKEN = {
+    "name": "uvicorn",
+    "version": "0",
+    "vulns": [{"id": "PYSEC-1", "aliases": ["CVE-2"], "fix_versions": ["1.2"]}],
+}
+UNKNOWN = {"name": "goosebit", "skip_reason": "Dependency not found on PyPI"}
+
+
+def pip_audit(*dependencies: dict[str, object]) -> SimpleNamespace:
+    """What pip-audit says of *dependencies*."""
+    code = int(any(one.get("vulns") for one in dependencies))
+    return SimpleNamespace(returncode=code, stdout=json.dumps({"dependencies": dependencies, "fixes": []}), stderr="")
+
+
 @pytest.mark.requirement("ORG01")
 @pytest.mark.parametrize(
     ("answer", "code", "told"),
     [
-        (SimpleNamespace(returncode=0, stdout="", stderr=""), 0, "No known vulnerabilities"),
-        (SimpleNamespace(returncode=1, stdout="cbor2 6.3.0 PYSEC-1", stderr=""), 1, "PYSEC-1"),
-        (SimpleNamespace(returncode=1, stdout="", stderr="ConnectionError: refused"), 2, "nothing was checked"),
+        (pip_audit(FINE), 0, "No known vulnerabilities in what goosebit.txt locks (1)."),
+        (pip_audit(FINE, BROKEN, UNKNOWN), 1, "goosebit.txt: uvicorn 0: PYSEC-1 = CVE-2; fixed in 1.2"),
+        (SimpleNamespace(returncode=1, stdout="", stderr="ConnectionError: refused"), 2, "not checked"),
+        (pip_audit(UNKNOWN), 2, "knows nothing that goosebit.txt locks"),
+        (pip_audit(FINE, UNKNOWN), 2, "does not know these of goosebit.txt: goosebit. These were not checked."),
     ],
-    ids=["clean", "vulnerable", "offline"],
+    ids=["clean", "vulnerable", "offline", "mirror", "partly"],
 )
 def test_the_audit_tells_clean_from_vulnerable_from_offline(
     answer: SimpleNamespace,
@@ -145,10 +163,17 @@ def test_the_audit_tells_clean_from_vulnerable_from_offline(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Whichever of the locked files it is; a finding outranks what cannot be asked about others."""
     audit = script("audit")
-    asked: list[str] = []
-    monkeypatch.setattr(audit.subprocess, "run", lambda command, **_: asked.extend(map(str, command)) or answer)
+    asked: dict[str, list[str]] = {}
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        name = Path(command[-1]).name
+        asked[name] = command
+        return answer if name == "goosebit.txt" else pip_audit(FINE, *[UNKNOWN] * (code == 1))
+
+    monkeypatch.setattr(audit.subprocess, "run", run)
     assert audit.main() == code
     assert told in "".join(capsys.readouterr())
-    assert {"dev.txt", "firmware.txt"} <= {Path(word).name for word in asked}
-    assert "--require-hashes" in asked
+    assert set(asked) == set(script("lock").FILES)
+    assert all("--require-hashes" in command for command in asked.values())
