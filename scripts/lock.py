@@ -1,4 +1,8 @@
-"""Resolves the dependencies again and writes requirements/*.txt with exact versions and hashes, for every platform."""
+"""Resolves the dependencies again and writes requirements/*.txt with exact versions and hashes, for every platform.
+
+What is locked stays as long as the sources allow it: with nothing changed there, the files stay as they are, byte for
+byte. What is to be brought up to date is deleted from its file beforehand. Nothing is written there by hand.
+"""
 
 from __future__ import annotations
 

@@ -75,6 +75,17 @@ def test_every_locked_package_is_pinned_by_its_hash(repo: Path) -> None:
             assert following.startswith("    --hash=sha256:"), line
 
 
+def test_the_locks_stand_as_the_resolver_writes_them(repo: Path) -> None:
+    """A line put in by hand elsewhere than `make lock` puts it would be moved by the next `make lock`."""
+    for lock in (repo / "requirements").glob("*.txt"):
+        text = lock.read_text()
+        names = re.findall(r"^([\w.-]+)==", text, re.MULTILINE)
+        assert names == sorted(names)
+        for block in re.findall(r"    # via\n((?:    #   .+\n)+)", text):
+            users = [line.removeprefix("    #   ") for line in block.splitlines()]
+            assert users == sorted(users, key=lambda user: (not user.startswith("sekisho ("), user)), lock.name
+
+
 def test_licences_are_listed_for_everything_in_the_sbom() -> None:
     listed = sbom.licences()
     named = {one["name"] for one in sbom.components(sbom.parse(sbom.for_host()))}
