@@ -130,6 +130,16 @@ class Engine:
             return reasons.KEY_REVOKED
         return reasons.FLOOR if record.sequence < trusted.limit(suit.NAMES[component])[0] else 0
 
+    def _barred(self, trusted, slot: int) -> int:
+        """Why the key set forbids the firmware in *slot* or the application that belongs to it, or 0."""
+        record = records.load_slot(self.port.part, FW, slot)
+        code = self._forbidden(trusted, FW, record) if record else 0
+        app = self._paired_app(slot)
+        record = records.load_slot(self.port.part, APP, app) if app != log.NO_APP else None
+        if code or record is None or self.state.pairs[slot][3] != self._pair_digest(slot, app, record.digest):
+            return code
+        return self._forbidden(trusted, APP, record)
+
     def _unfit(self, slot: int) -> int:
         """Why the firmware in *slot* may not be chosen, or 0: unproven, changed in flash, or forbidden."""
         record = records.load_slot(self.port.part, FW, slot)
@@ -139,7 +149,7 @@ class Engine:
         if image.secure_version(part) < self.port.hardware_floor():
             return reasons.FLOOR
         try:
-            return self._forbidden(self.keyset(), FW, record)
+            return self._barred(self.keyset(), slot)
         except Refused as refused:
             return refused.code
 
@@ -193,6 +203,7 @@ class Engine:
                     else:  # which firmware it belonged to is not known any more: it is not mounted
                         state.degraded = reasons.TARGET_LOST
         state.locked = not proved
+        state.degraded = state.degraded or self._barred(self.keyset(), port.running)
         state.chosen = port.running
         self.ledger.format()
 
@@ -263,7 +274,7 @@ class Engine:
             records.save_slot(port.part, target.component, slot, target, plan, self._envelope)
         if self.state.mask & 1:
             self._reveal(port.fw[fw])
-            self._pair(fw, plan.sequence, app if self.state.mask & 2 else self._paired_app())
+            self._pair(fw, plan.sequence, app if self.state.mask & 2 else self._paired_app(self.port.running))
         self.ledger.append(log.TRIAL, self.state.mask, slots, plan.sequence, 0, plan.digest)
         if self.state.mask & 1:
             self._attempt(1)
@@ -349,13 +360,13 @@ class Engine:
 
     # -- the application image --------------------------------------------------------------------
 
-    def _paired_app(self) -> int:
-        pair = self.state.pairs[self.port.running]
+    def _paired_app(self, slot: int) -> int:
+        pair = self.state.pairs[slot]
         return pair[0] if pair and pair[0] < len(self.port.app) else log.NO_APP
 
     def _spare(self) -> int:
         """The app slot that the running pair does not use."""
-        return 1 if self._paired_app() == 0 else 0
+        return 1 if self._paired_app(self.port.running) == 0 else 0
 
     def _target_slots(self) -> int:
         return 1 - self.port.running | self._spare() << 4
@@ -364,7 +375,7 @@ class Engine:
         """(part, size) of the application of the running pair, hashed against its slot record, or None."""
         state, port = self.state, self.port
         trying = state.phase == log.TRYING and not state.mask & 1
-        app = state.slots >> 4 if trying else self._paired_app()
+        app = state.slots >> 4 if trying else self._paired_app(port.running)
         if app >= len(port.app):
             return None
         record = records.load_slot(port.part, APP, app)
@@ -452,15 +463,13 @@ class Engine:
 
     def _scrub_forbidden(self, trusted) -> None:
         """Under a new key set: an idle image that became forbidden is made unbootable, a running one is degraded."""
-        state, port = self.state, self.port
-        for slot in (0, 1):
-            record = records.load_slot(port.part, FW, slot)
-            code = self._forbidden(trusted, FW, record) if record else 0
-            if slot == port.running:
-                if code != state.degraded and (code or state.degraded in _FORBIDDEN):
-                    self.ledger.append(log.DEGRADED, 0, code)
-            elif code and not is_blank(port.fw[slot], 0):
-                port.fw[slot].erase(0)  # no harm to a fetched or staged image: its first sector is still held back
+        state, port, idle = self.state, self.port, 1 - self.port.running
+        code = self._barred(trusted, port.running)
+        if code != state.degraded and (code or state.degraded in _FORBIDDEN):
+            self.ledger.append(log.DEGRADED, 0, code)
+        record = records.load_slot(port.part, FW, idle)
+        if record and self._forbidden(trusted, FW, record) and not is_blank(port.fw[idle], 0):
+            port.fw[idle].erase(0)  # no harm to a fetched or staged image: its first sector is still held back
 
     def begin(self) -> list:
         """Opens the accepted update for writing; returns per component the offset to go on from (bytes)."""
@@ -559,7 +568,11 @@ class Engine:
             for component in (FW, APP):
                 if state.mask >> component & 1:
                     counters[component] = max(counters[component], state.sequence)
-        self.ledger.append(log.CONFIRMED, port.running, 0, counters[FW], counters[APP], state.manifest)
+        try:
+            code = self._barred(self.keyset(), port.running)  # an application that stayed may be below its floor
+        except Refused:
+            code = 0
+        self.ledger.append(log.CONFIRMED, port.running, code, counters[FW], counters[APP], state.manifest)
 
     def fail(self, code: int) -> None:
         """The application found its own image unhealthy: back to the old one, with the reason. Does not return."""

@@ -143,7 +143,7 @@ class State:
             self.phase = SEALING
         elif kind == CONFIRMED:
             self._count(x, y)
-            self.chosen, self.degraded = a, 0
+            self.chosen, self.degraded = a, b
             self._retry(digest, 0)
             self.last = (0, digest, self.sequence)
             self._idle()
