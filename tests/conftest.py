@@ -11,10 +11,16 @@ import pytest
 import sekisho_tools.device_code  # noqa: F401
 from helpers import company as companies
 from helpers.needs import lacking
+from sekisho_tools import leftovers
 
 pytest_plugins = ["requirements_plugin"]
 
 REPO = Path(__file__).parents[1]
+
+
+def pytest_sessionstart() -> None:
+    """Test runs that were killed leave 64 MiB in memory with each simulator."""
+    leftovers.sweep(leftovers.place())
 
 
 def pytest_collection_finish() -> None:

@@ -31,7 +31,7 @@ from sekisho_sim.flash import ERASE, SECTOR, Flash, Op
 from sekisho_sim.personality import Personalities, Personality
 from sekisho_sim.world import HEAP, Network, World
 
-from . import cli, identity, imagefile, layout, measure
+from . import cli, identity, imagefile, layout, leftovers, measure
 from .device_code import FIRMWARE
 from .errors import ToolError
 from .serve import StaticServer
@@ -637,6 +637,7 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+    leftovers.sweep(leftovers.place())
     try:
         return 0 if play(console) else 1
     except ToolError as error:

@@ -24,7 +24,7 @@ from sekisho_sim.fleet import MAX_DEVICES, Fleet
 from sekisho_sim.personality import Personalities, Personality
 from sekisho_sim.world import HEAP, World
 
-from .. import flashimage, imagefile
+from .. import flashimage, imagefile, leftovers
 from ..errors import ToolError
 from ..files import read_file, write_atomic
 
@@ -57,6 +57,7 @@ class ProfileName(StrEnum):
 @app.callback()
 def _group() -> None:
     """Run a flash image on the simulated ESP32."""
+    leftovers.sweep(leftovers.place())
 
 
 def read_flash(path: Path) -> bytearray:
