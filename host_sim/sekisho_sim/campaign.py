@@ -155,13 +155,16 @@ def keysets() -> dict[str, bytes]:
     return {"2": second.document, "3": third.document, "forbids-new": forbids.document, "floor": floor.document}
 
 
-def permit(nonce: int) -> bytes:
-    """An operator's order to go back to ``old``."""
-    order = {1: 3, 2: DEVICE, 3: nonce, 4: ISSUED + YEAR, 5: releases()["old"].plan.digest}
-    return cose.sign1(release.encode(order), KEYS.operators[0], attached=True)
-
-
 NONCE = 0x1234567
+"""The one nonce that the device draws."""
+
+
+def order(right: int, argument: bytes) -> bytes:
+    """An operator's order to the device under the right of that number."""
+    content = {1: right, 2: DEVICE, 3: NONCE, 4: ISSUED + YEAR, 5: argument}
+    return cose.sign1(release.encode(content), KEYS.operators[0], attached=True)
+
+
 _CONFIG = {
     "KEYSET": KEYS.document,
     "VENDOR": VENDOR,
@@ -194,7 +197,9 @@ def _device_world() -> str:
         "device": DEVICE,
         "releases": made,
         "keysets": keysets(),
-        "permits": {"back": permit(NONCE)},
+        "permits": {"back": order(3, releases()["old"].plan.digest)},
+        "unlock": order(7, b""),
+        "nonce": NONCE,
     }
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
@@ -237,6 +242,8 @@ class PowerUp:
     said: dict[str, Any]
     ops: list[Op]
     end: str
+    booted: int = 0
+    """So many of the operations are the bootloader's, which runs outside the process that can be killed."""
 
 
 def _open_files() -> list[int]:
@@ -341,7 +348,8 @@ class Device:
         if said.get("learn"):
             self._ask({"learn": said["learn"]})  # the process that devices are forked from verifies it again itself
         _, used = struct.unpack_from("<II", self.memory, SIZE)
-        return PowerUp(boot.running, said, flash.log + decode_ops(self.memory[SIZE + 8 : SIZE + used]), said["end"])
+        ops = flash.log + decode_ops(self.memory[SIZE + 8 : SIZE + used])
+        return PowerUp(boot.running, said, ops, said["end"], len(flash.log))
 
 
 # -- the judge --------------------------------------------------------------------------------------------------------
@@ -396,7 +404,8 @@ class Scenario:
     last: reason codes allowed). *pairs*: applications that may be mounted with a firmware. *keep*: slot that must stay
     bootable with what is in it; *damaged*: slots that do not hold what they seem to;
     *gone*: slot that must not be bootable when the goals are reached.
-    *refuse*: what must be refused in the end, with the reasons allowed.
+    *refuse*: what must be refused in the end, with the reasons allowed; *at_goal*: the same as soon as the goals are
+    reached (None: all of *refuse*, where the counter is above ``old`` by then).
     *whole*: what is recovered is done by the application, so second cuts go on until the goals are reached.
     """
 
@@ -415,16 +424,24 @@ class Scenario:
     keep: str | None = "ota_0"
     keyset: int = 1
     refuse: dict[str, tuple[int, ...]] = field(default_factory=lambda: {"old": (reasons.SEQUENCE,)})
+    at_goal: dict[str, tuple[int, ...]] | None = None
     ordered: bool = False
     degraded: tuple[int, ...] = ()
     trials: int = 3
     whole: bool = False
+
+    def refused_at_goal(self) -> dict[str, tuple[int, ...]]:
+        """What must be refused when the goals are reached, before one more update makes everything too old."""
+        if self.at_goal is not None:
+            return self.at_goal
+        return self.refuse if self.counters[FW] > SEQUENCE["old"] else {}
 
     def job(self, *, short: bool = False) -> dict[str, Any]:
         """What the device is told; *short*: without the further update and what must be refused after it."""
         return {
             "goals": [*self.goals, *([] if short else [("update", self.then[0], [])])],
             "mark": len(self.goals),
+            "at_goal": list(self.refused_at_goal()),
             "refuse": [] if short else list(self.refuse),  # some of it only the further update makes too old
             "keyset": self.keyset,
         }
@@ -517,6 +534,13 @@ class Judge:
         if up.end == "idle":
             self._rest(up, after, image, short)
 
+    def _refused(self, said: list[tuple[str, int]], wanted: dict[str, tuple[int, ...]], when: str) -> None:
+        if [name for name, _ in said] not in ([], list(wanted)):
+            raise Broken(f"{when} {said} was asked, not {list(wanted)}")
+        for name, code in said:
+            if code not in wanted[name]:
+                raise Broken(f"{name} {when}: {reasons.name(code) if code > 0 else 'accepted'}")
+
     def _mounted(self, app: list[int] | None, state: State) -> str | None:
         if app is None:
             return None
@@ -530,9 +554,7 @@ class Judge:
     def _rest(self, up: PowerUp, state: State, image: str, short: bool) -> None:
         """Everything is done: was it what was wanted?"""
         scenario, said = self.scenario, up.said
-        for name, code in said["old"]:
-            if code not in scenario.refuse[name]:
-                raise Broken(f"{name} in the end: {reasons.name(code) if code > 0 else 'accepted'}")
+        self._refused(said["old"], scenario.refuse, "in the end")
         if said["writes"]:
             raise Broken(f"refusing wrote {said['writes']} times")
         if short:
@@ -563,6 +585,9 @@ class Judge:
             raise Broken(f"{scenario.gone} is still bootable")
         if said[:3] != expected or said[3] not in scenario.last:
             raise Broken(f"the goal was not reached: {said} instead of {expected}, {scenario.last}")
+        if len(up.said["at_goal"]) != len(scenario.refused_at_goal()):
+            raise Broken(f"only {up.said['at_goal']} was asked at the goal")
+        self._refused(up.said["at_goal"], scenario.refused_at_goal(), "at the goal")
 
 
 # -- running a device from a state ------------------------------------------------------------------------------------
@@ -625,7 +650,7 @@ class Runner:
             for number in touched(up.ops):
                 sectors[number] = hash(data[number * SECTOR : (number + 1) * SECTOR])
             after = State(data, sectors)
-            self.judge.at_rest(after, None)
+            self.judge.at_rest(after, None if done or "done" in up.said else state)
             self.judge.power_up(up, state, after, short=short)
             image = self.judge.slot(state, str(up.running))
             if up.said.get("decision", {}).get("trial") and str(image).startswith("crash"):
@@ -679,17 +704,32 @@ class Runner:
         return recovery
 
 
+def _boundaries(start: State, ops: list[Op]) -> Iterator[int]:
+    """The key of the state before each operation and after the last."""
+    data, sectors = bytearray(start.data), list(start.sectors)
+    yield hash(tuple(sectors))
+    for op in ops:
+        op.apply(data)
+        for at in touched([op]):
+            sectors[at] = hash(bytes(data[at * SECTOR : (at + 1) * SECTOR]))
+        yield hash(tuple(sectors))
+
+
 def cuts(start: State, ops: list[Op], seeds: tuple[int, ...]) -> Iterator[tuple[str, State, State, bool]]:
-    """Every state that a power cut during *ops* can leave, equal ones once: (id, state, before, torn)."""
+    """Every state that a power cut during *ops* can leave, equal ones once: (id, state, before, torn).
+
+    What a cut between two operations leaves as well is not called torn.
+    """
     data, sectors = bytearray(start.data), list(start.sectors)
     known: set[int] = set()
+    between = set(_boundaries(start, ops))
 
     def state_of(numbers: Iterable[int]) -> State | None:
         changed = list(sectors)
         for number in numbers:
             changed[number] = hash(bytes(data[number * SECTOR : (number + 1) * SECTOR]))
         key = hash(tuple(changed))
-        if key in known:
+        if key in known or (numbers and key in between):
             return None
         known.add(key)
         return State(bytes(data), changed)
@@ -843,6 +883,16 @@ def without_ledger(base: Callable[[], bytes]) -> bytes:
     return edited(base, erase)
 
 
+def without_anything() -> bytes:
+    """``new`` runs, and the whole `sekisho` partition was lost: nothing proves a counter any more."""
+
+    def erase(data: bytearray) -> None:
+        part = TABLE["sekisho"]
+        data[part.offset : part.end] = b"\xff" * part.size
+
+    return edited(updated, erase)
+
+
 def fallen_back() -> bytes:
     """``new`` was chosen, but a bit of it fell over: the bootloader starts ``old``."""
 
@@ -918,6 +968,7 @@ def scenarios() -> list[Scenario]:
             keep="ota_1",
             ordered=True,
             refuse={"back": (reasons.PERMIT,), "new": (reasons.SEQUENCE,)},
+            at_goal={"back": (reasons.PERMIT,), "new": (reasons.ABANDONED,)},
             whole=True,
         ),
         Scenario(
@@ -1005,6 +1056,7 @@ def scenarios() -> list[Scenario]:
             refuse=ties,
             degraded=(reasons.TARGET_LOST,),
         ),
+        Scenario("all-lost", without_anything, [("unlock", "", [])], "new", (0, 0), keep="ota_1", whole=True),
         Scenario(
             "fallback",
             fallen_back,
@@ -1056,7 +1108,7 @@ class Effort:
         return bool(self.sample) and (not is_torn or numbers.torn % self.sample == 0)
 
 
-QUICK = Effort("make powercut", (0, 1), (0,), 12, further=8)
+QUICK = Effort("make powercut", (0, 1), (0,), 48, further=8)
 FULL = Effort("make powercut-full", (0, 1, 2), (0,), 1, whole=True)
 SMOKE = Effort("smoke", (0,), (), 0)
 
@@ -1096,7 +1148,6 @@ def kill_for_real(runner: Runner, number: int, step: Step) -> int:
     """Cuts a step before each of its operations by killing the device; the bytes left must be the replayed ones."""
     device = runner.device
     data = bytearray(step.before.data)
-    boots = len([op for op in step.up.ops if TABLE["otadata"].offset <= op.address < TABLE["otadata"].end])
     fired = 0
     for at, op in enumerate(_ops_of(step)):
         device.load(step.before)
@@ -1109,7 +1160,7 @@ def kill_for_real(runner: Runner, number: int, step: Step) -> int:
                 raise CampaignError(
                     f"{runner.scenario.name}: killed at {number}.{at}, the flash is not the replayed one"
                 )
-        elif at >= boots:
+        elif at >= step.up.booted:
             raise CampaignError(f"{runner.scenario.name}: the cut at operation {number}.{at} did not fire")
         op.apply(data)
     return fired
@@ -1393,7 +1444,7 @@ def campaign(
 
 def _print(got: Numbers) -> None:
     print(f"{got.name}: {got.states} states, {got.second} second cuts, {got.seconds:.0f} s", flush=True)
-    for failure in got.failures[:5]:
+    for failure in got.failures:
         print(f"FAIL {failure}\n     python -m sekisho_sim.campaign --case {failure.split(': ')[0]}", flush=True)
 
 

@@ -167,6 +167,11 @@ def pursue(up, goal):
             return True
         up.accept_keyset(world["keysets"][name])
         return pursue(up, goal)
+    if kind == "unlock":
+        if status["locked"]:
+            up.nonce()
+            up.unlock(world["unlock"])
+        return True
     release = world["releases"]["old" if kind == "rollback" else name]
     code, manifest, _ = status["last"]
     if manifest == release["digest"] and code in ends:
@@ -199,7 +204,7 @@ def application(up, decision, job):
         finish("reset")
     for number, goal in enumerate(job["goals"]):
         if number == job["mark"]:
-            said["done"], said["done_at"] = snapshot(up), board.count
+            reached(up, job)
         for _ in range(4):
             try:
                 if pursue(up, goal):
@@ -209,28 +214,42 @@ def application(up, decision, job):
                 if refused.code not in (goal[2] if goal[0] != "keyset" else ()):
                     finish("stuck")
     if job["mark"] == len(job["goals"]):
-        said["done"], said["done_at"] = snapshot(up), board.count
+        reached(up, job)
     before = board.count
-    for name in job["refuse"]:
+    said["old"] = refusals(up, job["refuse"], job["keyset"])
+    said["writes"] += board.count - before
+    finish("idle")
+
+
+def reached(up, job):
+    """The goals are: says how things are, and asks for what must be refused from now on."""
+    said["done"], said["done_at"] = snapshot(up), board.count
+    said["at_goal"] = refusals(up, job["at_goal"], job["keyset"])
+    said["writes"] += board.count - said["done_at"]
+
+
+def refusals(up, names, keyset):
+    """The reason why each is refused; 0 where it is not."""
+    found = []
+    for name in names:
         code = 0
         try:
             if name in world["permits"]:
                 up.rollback(world["permits"][name])
             elif name in world["keysets"]:
-                code = 0 if up.accept_keyset(world["keysets"][name]).version == job["keyset"] else -1
+                code = 0 if up.accept_keyset(world["keysets"][name]).version == keyset else -1
             else:
                 up.accept(world["releases"][name]["envelope"])
         except Refused as refused:
             code = refused.code
-        said["old"].append((name, code))
-    said["writes"] = board.count - before
-    finish("idle")
+        found.append((name, code))
+    return found
 
 
 def device(job):
     """One power-up from the first instruction of the engine on."""
     global said
-    said = {"end": "", "old": [], "refused": [], "wdt": 0}
+    said = {"end": "", "old": [], "at_goal": [], "writes": 0, "refused": [], "wdt": 0}
     board.count, board.used = job["count"], job["used"]
     board.cut = job["cut"]
     port = Port(job["running"])
@@ -280,6 +299,7 @@ def start(address, size, room, commands, results, trigger, path):
     for key, value in world["config"].items():
         setattr(config, key, value)
     cose.verify = remembered
+    engine.urandom = lambda size: (world["nonce"] - 1).to_bytes(size, "big")
     commands, out, trigger = open(commands, "rb"), open(results, "w"), open(trigger, "wb")
     me = _pid()
     while True:
