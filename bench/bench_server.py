@@ -1,5 +1,7 @@
 """Load on the embedded server, from the same machine: polls, downloads, feedback. `make bench-server` prints a table.
 
+    python bench/bench_server.py --record     also writes docs/evidence/bench-server.json and the page beside it
+
 The server runs as `sekisho serve --data` would, in a process of its own; the generator speaks plain HTTP/1.1 over
 asyncio sockets, one per device. Goals (issue D): 1,500 polls/s sustained; p95 under 50 ms at 300 polls/s; 1,000
 concurrent downloads without an error; memory under 200 MB; every result counted exactly once.
@@ -11,15 +13,21 @@ import argparse
 import asyncio
 import gc
 import hashlib
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from sekisho_tools.files import write_atomic
 from sekisho_tools.hawkbit import Api
 from sekisho_tools.server import operators
 from sekisho_tools.server.store import Store
@@ -27,7 +35,97 @@ from sekisho_tools.server.store import Store
 PASSWORD = "correct horse battery"  # noqa: S105
 WINDOW = 64 * 1024
 """Bytes of a device's receive window; ESP-IDF's is smaller still."""
+ROOT = Path(__file__).parents[1]
+EVIDENCE = ROOT / "docs" / "evidence"
 NO_LIMITS = "[limits]\naddress_reads=0\naddress_writes=0\ndevice=0\nfailures=0\n"
+
+
+@dataclass
+class Figures:
+    """What was measured; times in ms, speeds per second, sizes in MB unless they say otherwise."""
+
+    devices: int
+    kib: int
+    """Size of the artifact in KiB."""
+    polls: float = 0.0
+    poll_errors: int = 0
+    p95: float = 0.0
+    downloads: int = 0
+    download_speed: float = 0.0
+    results: int = 0
+    results_exact: bool = False
+    result_requests: float = 0.0
+    memory: float = 0.0
+
+    def rows(self) -> list[tuple[str, str, str, bool]]:
+        """(what, measured, goal, whether it is reached), in the order of measuring."""
+        together = min(1000, self.devices)
+        return [
+            ("polls per second, flat out", f"{self.polls:.0f}", ">= 1500", self.polls >= 1500 and not self.poll_errors),
+            ("p95 of a poll at 300/s", f"{self.p95:.1f} ms", "< 50 ms", self.p95 < 50),
+            (
+                *(f"downloads at once, {self.kib} KiB each", f"{self.downloads} ({self.download_speed:.0f} MB/s)"),
+                *(str(together), self.downloads == together),
+            ),
+            (
+                *(f"results, each sent twice ({self.result_requests:.0f}/s)", str(self.results)),
+                *(f"{self.devices} once", self.results_exact),
+            ),
+            ("memory at its most", f"{self.memory:.0f} MB", "< 200 MB", self.memory < 200),
+        ]
+
+
+PAGE = """# Load on the update server
+
+Written by `python bench/bench_server.py --record`; do not edit. `make bench-server` measures without writing.
+
+Recorded on {date} at commit {commit:.12}{changes}, with {devices:,} devices. Server and generator
+shared {cores} cores ({cpu}). Their load average was {load:.2f} beforehand: other work
+makes the figures worse.
+
+| | measured | goal |
+|---|---|---|
+{rows}
+
+Plain HTTP on connections that stay open, without limits for each address. Downloads all begin at once, with receive
+windows of 64 KiB. Each result and each repetition of one is a request, answered after a sync to disk.
+"""
+
+
+def page(found: dict[str, Any]) -> str:
+    """The page for what was recorded."""
+    figures = Figures(**{name: found[name] for name in Figures.__dataclass_fields__})
+    rows = "\n".join(f"| {what} | {value} | {goal} |" for what, value, goal, _ in figures.rows())
+    return PAGE.format(rows=rows, changes=" with changes" if found["changed"] else "", **found)
+
+
+def processor() -> str:
+    """What Linux calls the processor."""
+    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return names[0].strip() if names else "unknown"
+
+
+def git(*words: str) -> str:
+    """What git says; nothing outside of a checkout."""
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def record(figures: Figures, load: float, directory: Path = EVIDENCE) -> None:
+    """Write the figures and their page; *load*: the load average before measuring."""
+    found = {
+        **{name: round(value, 3) for name, value in asdict(figures).items()},
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": git("rev-parse", "HEAD") or "unknown",
+        "changed": git("status", "--porcelain", "--", "tools", "bench") != "",
+        "cores": os.cpu_count(),
+        "cpu": processor(),
+        "load": load,
+    }
+    write_atomic(directory / "bench-server.json", (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(directory / "bench-server.md", page(found).encode())
 
 
 class Connection:
@@ -124,24 +222,26 @@ def memory(process: int) -> float:
     return 0.0
 
 
-async def measure(port: int, process: int, tokens: dict[str, str], api: Api, seconds: float, content: bytes) -> int:
-    """Print the table; returns how many goals were missed."""
+async def measure(port: int, process: int, tokens: dict[str, str], api: Api, seconds: float, content: bytes) -> Figures:
+    """Print the table as it comes."""
     devices = [Connection(port, name, token) for name, token in tokens.items()]
-    missed = 0
+    figures = Figures(len(devices), len(content) >> 10)
+    printed = 0
 
-    def row(what: str, value: str, goal: str, good: bool) -> None:
-        nonlocal missed
-        missed += not good
+    def show() -> None:
+        nonlocal printed
+        what, value, goal, good = figures.rows()[printed]
+        printed += 1
         print(f"{what:<46} {value:>16}   goal {goal:<12} {'ok' if good else 'MISSED'}", flush=True)
 
     for at in range(0, len(devices), 200):
         await asyncio.gather(*(device.poll() for device in devices[at : at + 200]))
     gc.freeze()
-    rate, errors = await flat_out(devices, seconds, 32)
-    row("polls per second, flat out", f"{rate:.0f}", ">= 1500", rate >= 1500 and not errors)
+    figures.polls, figures.poll_errors = await flat_out(devices, seconds, 32)
+    show()
     latencies = await paced(devices, 300, seconds)
-    p95 = latencies[int(len(latencies) * 0.95)]
-    row("p95 of a poll at 300/s", f"{p95:.1f} ms", "< 50 ms", p95 < 50)
+    figures.p95 = latencies[int(len(latencies) * 0.95)]
+    show()
     wanted = hashlib.sha256(content).digest()
     orders = api.call("GET", f"/targets/{devices[0].name}/actions")["content"][0]
     module = api.call("GET", orders["_links"]["distributionset"]["href"].split("/rest/v1")[1])["modules"][0]["id"]
@@ -151,9 +251,9 @@ async def measure(port: int, process: int, tokens: dict[str, str], api: Api, sec
         path = f"/DEFAULT/controller/v1/{device.name}/softwaremodules/{module}/artifacts/firmware.bin"
         return await device.ask("GET", path, read=digest.update) == 200 and digest.digest() == wanted
 
-    good, took = await together([download(device) for device in devices[:1000]])
-    speed = good * len(content) / took / 1e6
-    row(f"downloads at once, {len(content) >> 10} KiB each", f"{good} ({speed:.0f} MB/s)", "1000", good == 1000)
+    figures.downloads, took = await together([download(device) for device in devices[:1000]])
+    figures.download_speed = figures.downloads * len(content) / took / 1e6
+    show()
     numbers = {one["_links"]["target"]["name"]: one["id"] for one in api.everything("/actions")}
 
     async def report(device: Connection) -> bool:
@@ -162,14 +262,15 @@ async def measure(port: int, process: int, tokens: dict[str, str], api: Api, sec
         return [await device.ask("POST", path, body) for _ in range(2)] == [200, 410]
 
     good, took = await together([report(device) for device in devices])
-    finished = sum(one["status"] == "finished" for one in api.everything("/actions"))
-    exact = good == finished == len(devices)
-    row(f"results, each sent twice ({2 * len(devices) / took:.0f}/s)", str(finished), f"{len(devices)} once", exact)
-    megabytes = memory(process)
-    row("memory at its most", f"{megabytes:.0f} MB", "< 200 MB", megabytes < 200)
+    figures.result_requests = 2 * len(devices) / took
+    figures.results = sum(one["status"] == "finished" for one in api.everything("/actions"))
+    figures.results_exact = good == figures.results == len(devices)
+    show()
+    figures.memory = memory(process)
+    show()
     for device in devices:
         device.close()
-    return missed
+    return figures
 
 
 def main() -> int:
@@ -178,7 +279,9 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--size", type=int, default=1 << 20, help="bytes of the artifact")
+    parser.add_argument("--record", action="store_true", help="write docs/evidence/bench-server.json and its page")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -210,10 +313,13 @@ def main() -> int:
                 chosen = [{"id": name} for name in names[at : at + 500]]
                 api.call("POST", f"/distributionsets/{release}/assignedTargets", chosen)
             print(f"{options.devices} devices, generator and server on {os.cpu_count()} cores")
-            return int(asyncio.run(measure(port, process.pid, tokens, api, options.seconds, content)) > 0)
+            figures = asyncio.run(measure(port, process.pid, tokens, api, options.seconds, content))
         finally:
             process.terminate()
             process.wait(20)
+    if options.record:
+        record(figures, load)
+    return int(not all(good for *_, good in figures.rows()))
 
 
 if __name__ == "__main__":
