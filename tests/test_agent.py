@@ -122,6 +122,10 @@ CASES = {
     "superseded": "staged: abort NOTHING, begin 0, stage",
     "failed lately": "RETRY_LATER:  True",
     "failed long ago": STAGED,
+    "a download fails again and again": "[('SERVER', 3, 0, 'RETRY_LATER: ', 2400), "
+    "('SERVER', 6, 0, 'RETRY_LATER: ', 19200), ('SERVER', 9, 0, 'RETRY_LATER: ', 86400)]",
+    "a trial fails again and again": "[600, 1200, 2400, 38400, 76800, 86400, 86400, 86400]",
+    "asked again meanwhile": "[('RETRY_LATER', True), ('RETRY_LATER', True), ('RETRY_LATER', True)]",
     "staged already": "staged:  0",
     "no server": "NETWORK: ",
     "peers agree": "staged: begin 0, stage",

@@ -7,6 +7,7 @@ from hashlib import sha256
 from sekisho import agent, delay, http, policy, settings, values
 from sekisho_boot.ledger import FETCHING, IDLE, READY
 from sekisho_boot.reasons import (
+    ATTEMPTS,
     BUSY,
     CLASS,
     FLASH,
@@ -15,6 +16,7 @@ from sekisho_boot.reasons import (
     IMAGE_FORMAT,
     KEYSET_VERSION,
     NOTHING,
+    RETRY_LATER,
     WINDOW,
     Refused,
     name,
@@ -122,6 +124,7 @@ class Engine:
         assert not resumed or self.manifest == self.plan.digest
         self.phase, self.manifest = FETCHING, self.plan.digest
         self.at = self.kept if resumed else 0
+        self.retries = [(self.manifest, dict(self.retries).get(self.manifest, 0) + 1)]
         self.log.append("begin %d" % self.at)
         return [self.at, 0]
 
@@ -248,6 +251,51 @@ async def decisions(base: str, served) -> None:
     print("failed long ago =", await update(updater))
     print("staged already =", await update(updater), await updater.look())
     print("no server =", await update(device("", Engine())[0]))
+
+
+def let_alone(updater) -> int:
+    """Seconds for which a release that failed is not tried again; 100000 where it is never tried."""
+    first, last = 0, 100_000
+    while first < last:
+        middle = (first + last) // 2
+        updater._since, updater._passed = time.ticks_ms(), middle
+        try:
+            updater._hold(updater.engine.plan)
+            last = middle
+        except Refused as refused:
+            if refused.code != RETRY_LATER or not 0 < refused.pause <= updater.every:
+                return -1
+            first = middle + 1
+    return first
+
+
+async def retries(base: str, served) -> None:
+    await served("latest.suit", "always-changes")
+    settings.write(settings.STATE, {})
+    engine = Engine()
+    updater, _ = device(base, engine, poll=60)
+    found = []
+    for _ in range(3):
+        failed = (await update(updater))[:6]
+        tries, since = engine.retries[0][1], updater._quiet()
+        found.append((failed, tries, since, await update(updater), let_alone(updater)))
+        updater._passed = agent.MAX_RETRY
+    print("a download fails again and again =", found)
+
+    engine.last, found = (ATTEMPTS, engine.plan.digest, 7), []
+    for tries in (1, 2, 3, 7, 8, 9, 20, 255):
+        engine.retries = [(b"another", 1), (engine.plan.digest, tries)]
+        updater, _ = device(base, engine)  # the old image, which has just come back
+        found.append(let_alone(updater) if updater._quiet() == 0 else -1)
+    print("a trial fails again and again =", found)
+
+    engine.retries = [(engine.plan.digest, 3)]
+    found = []
+    for poll in (60, 1800, 86400):
+        updater, _ = device(base, engine, poll=poll)
+        pause = await updater.look()
+        found.append((name(updater.result), min(poll, 2400) - pause in (0, 1)))
+    print("asked again meanwhile =", found)
 
 
 class Group:
@@ -428,6 +476,7 @@ def main(base: str, dead: str, state: str) -> None:
             print("payload", sin, "=", await payload(base, sin))
         await after_reboot(base, served)
         await decisions(base, served)
+        await retries(base, served)
         await peers(base, served)
         delays()
         await key_sets(base, served)
