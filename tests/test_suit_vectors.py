@@ -1,7 +1,8 @@
 """Every published and synthetic SUIT vector gives its expected outcome, on the desk and in the engine.
 
 The vectors lie in the reference material beside the checkout. `index.json` there says what each one is; the tests below
-take all of them from it, so that a vector that is added is tested, or fails for want of an expectation.
+take all of them from it, so that a vector that is added is tested, or fails for want of an expectation: envelopes in
+loops over the index, all others by the tables below (`test_no_vector_is_forgotten` holds the two against the folder).
 """
 
 import hashlib
@@ -9,10 +10,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
+from sekisho import payload
 from sekisho_boot import cbor as boot_cbor
 from sekisho_boot import cose as boot_cose
 from sekisho_boot import suit as boot
@@ -76,6 +81,54 @@ FOREIGN = {
     "syn-ed25519-integrated-textsevered": "VERSION_TIE",
     "syn-ed25519-a128ctr-aeskw": "COMPONENT",
 }
+
+REAL_IMAGE, CONFIG = "libcsuit-raw-image", "libcsuit-config"
+
+# encryption info -> (ciphertexts it is for, plaintext, what the device says to the info)
+ENCRYPTED = {
+    "fe25-encinfo-aes-kw-aes-ctr": ("fe25-payload-aes-kw-aes-ctr", REAL_IMAGE, None),
+    "fe25-encinfo-aes-kw-aes-gcm": ("fe25-payload-aes-kw-aes-gcm", REAL_IMAGE, "PARAMETER"),
+    "fe25-encinfo-es-ecdh-aes-ctr": ("fe25-payload-es-ecdh-aes-ctr", REAL_IMAGE, "PARAMETER"),
+    "fe25-encinfo-es-ecdh-aes-gcm": ("fe25-payload-es-ecdh-aes-gcm", REAL_IMAGE, "PARAMETER"),
+    "kgen-encryption-info-config-esdh-ctr": ("kgen-encrypted-config-esdh-ctr", CONFIG, "PARAMETER"),
+    "libcsuit-encryption-info-aes": ("libcsuit-encrypted-image-aes", REAL_IMAGE, "PARAMETER"),
+    "libcsuit-encryption-info-esdh": ("libcsuit-encrypted-image-esdh", REAL_IMAGE, "PARAMETER"),
+    "libcsuit-encryption-info-config-aes": ("libcsuit-encrypted-config-aes", CONFIG, "PARAMETER"),
+    "libcsuit-encryption-info-config-esdh": ("libcsuit-encrypted-config-esdh", CONFIG, "PARAMETER"),
+}
+
+# plaintext image -> envelopes that name its digest
+IMAGES = {
+    REAL_IMAGE: ["fe25-manifest-es-ecdh-dependency", "libcsuit-expED"],
+    CONFIG: ["libcsuit-expD"],
+    "libcsuit-8d82573a-926d-4754-9353-32dc29997f74": ["libcsuit-expI", "libcsuit-expU", "teep-suit-integrated"],
+    "syn-payload-plain": ["syn-ed25519-integrated", "syn-ed25519-integrated-textsevered"],
+    "syn-payload-plain-x8": ["syn-ed25519-a128ctr-aeskw"],
+}
+
+# COSE messages that carry what they protect -> how the desk opens them with the ciphertext taken out, as SUIT has it
+COSE_ENCRYPTED = {
+    "cose-aes-gcm-01": "the content key is the recipient's own: no key to unwrap",
+    "cose-aes-gcm-enc-01": "COSE_Encrypt0",
+    "cose-aes-wrap-128-01": "COSE_Mac",
+    "cose-aes-wrap-128-03": "COSE_Mac",
+    "cose-aes-wrap-128-04": "opens",
+    "cose-p256-wrap-128-01": "opens",
+    "cose-x25519-hkdf-256-direct": "the content key comes from the agreement itself: no key to unwrap",
+}
+
+# COSE_Sign1 messages of the COSE working group -> what the engine says
+COSE_SIGNED = {
+    "cose-eddsa-sig-01": "COSE",  # an attached payload, and a content type
+    "cose-sign-pass-01": "COSE",  # the algorithm is not protected
+    "cose-sign-pass-02": "ALGORITHM",
+    "cose-sign-fail-01": "COSE",  # tag 998
+    "cose-sign-fail-02": "ALGORITHM",
+    "cose-sign-fail-03": "ALGORITHM",  # -999
+    "cose-sign-fail-06": "ALGORITHM",
+}
+COSE_MANY_SIGNERS = "cose-eddsa-01"
+COSE_ED448 = "cose-eddsa-02"
 
 
 class Keys:
@@ -262,14 +315,40 @@ def test_the_desk_runs_the_integrated_update(load):
     assert device.storage == {(b"app",): load("syn-payload-plain")}
 
 
-def _decrypt(info, data):
-    """A128KW with the published KEK, then A128CTR or A128GCM."""
-    key = aes_key_unwrap(b"a" * 16, info.recipients[0][2])
-    if info.algorithm == -65534:
-        return Cipher(algorithms.AES(key), modes.CTR(info.iv)).decryptor().update(data)
-    opening = Cipher(algorithms.AES(key), modes.GCM(info.iv, data[-16:])).decryptor()
-    opening.authenticate_additional_data(suit.dumps(["Encrypt", info.protected, b""]))
+KEK = b"a" * 16
+P256_C = ec.derive_private_key(
+    int("60fe6dd6d85d5740a5349b6f91267eeac5ba81b8cb53ee249e4b4eb102c476b3", 16), ec.SECP256R1()
+)
+SUIT_CONTEXT = b"SUIT Payload Encryption"
+
+
+def _content_key(info, kek=KEK, private=P256_C, purpose=SUIT_CONTEXT):
+    """The content key of the first recipient: A128KW, under the published KEK or one agreed on with ECDH-ES."""
+    algorithm, _, wrapped = info.recipients[0]
+    if algorithm == -3:
+        return aes_key_unwrap(kek, wrapped)
+    assert algorithm == -29
+    protected, unprotected, _ = strict_cbor.loads(info.encoded, ordered=False).value[3][0]
+    point = unprotected[-1]
+    assert (point[1], point[-1]) == (2, 1)
+    secret = private.exchange(ec.ECDH(), _p256(point[-2].hex(), point[-3].hex()))
+    nobody = [None, None, None]
+    context = suit.dumps([-3, nobody, nobody, [128, protected, *([purpose] if purpose else [])]])
+    return aes_key_unwrap(HKDF(hashes.SHA256(), 16, None, context).derive(secret), wrapped)
+
+
+def _open(algorithm, key, iv, protected, data):
+    """A128CTR or A128GCM."""
+    if algorithm == -65534:
+        return Cipher(algorithms.AES(key), modes.CTR(iv)).decryptor().update(data)
+    assert algorithm == 1
+    opening = Cipher(algorithms.AES(key), modes.GCM(iv, data[-16:])).decryptor()
+    opening.authenticate_additional_data(suit.dumps(["Encrypt", protected, b""]))
     return opening.update(data[:-16]) + opening.finalize()
+
+
+def _decrypt(info, data):
+    return _open(info.algorithm, _content_key(info), info.iv, info.protected, data)
 
 
 def test_the_desk_runs_encrypted_updates(load):
@@ -315,41 +394,139 @@ def test_a_severed_member_that_is_needed_stops_the_desk(load):
     assert error.value.code == "SEVERABLE"
 
 
-def test_encryption_info_vectors_decode(index, load):
-    count = 0
-    for vector in index:
-        if "encinfo" in vector or "encryption-info" in vector:
-            info = suit.encryption_info(load(vector))
-            assert info.algorithm in (1, -65534)
-            assert info.recipients[0][0] in (-3, -29)
-            count += 1
-    assert count == 9
+def test_the_desk_runs_encrypted_updates_for_a_key_that_is_agreed_on(load):
+    for vector in ("fe25-manifest-es-ecdh-content", "libcsuit-expEW"):
+        device = suit_run.Device(decrypt=_decrypt)
+        suit_run.update(suit.decode(load(vector)), device)
+        assert device.storage == {(b"decrypted-firmware",): load(REAL_IMAGE)}
+
+
+def test_the_desk_runs_an_update_that_is_decrypted_while_it_is_copied(load):
+    for vector in ("fe25-manifest-aes-kw", "libcsuit-expAF"):
+        device = suit_run.Device(decrypt=_decrypt, fetch=lambda uri: load("fe25-payload-aes-kw-aes-gcm"))
+        suit_run.update(suit.decode(load(vector)), device)
+        assert device.storage[(b"plaintext-firmware",)] == load(REAL_IMAGE)
+        device = suit_run.Device(decrypt=_decrypt, fetch=lambda uri: load("libcsuit-encrypted-image-aes"))
+        with pytest.raises(InvalidTag):  # made with another content key
+            suit_run.update(suit.decode(load(vector)), device)
+
+
+@pytest.mark.parametrize("vector", ENCRYPTED)
+def test_every_encrypted_payload_opens_with_the_published_keys(vector, load):
+    ciphertext, plaintext, _ = ENCRYPTED[vector]
+    info, data = suit.encryption_info(load(vector)), load(ciphertext)
+    assert info.recipients[0][0] in (-3, -29)
+    assert _decrypt(info, data) == load(plaintext)
+    if info.algorithm == 1:
+        with pytest.raises(InvalidTag):
+            _decrypt(info, data[:-1] + bytes([data[-1] ^ 1]))
+
+
+class Group:
+    """The published key-encryption key, as a device of the group holds it."""
+
+    id = b"kid-1"
+
+    @staticmethod
+    def unwrap(wrapped):
+        return aes_key_unwrap(KEK, wrapped)
+
+
+@pytest.mark.parametrize("vector", ENCRYPTED)
+def test_the_device_takes_counter_mode_for_a_group_and_refuses_the_rest_by_name(vector, load):
+    ciphertext, plaintext, reason = ENCRYPTED[vector]
+    if reason is None:
+        algorithm, (key, counter) = payload._unlock(load(vector), [Group])
+        assert _open(algorithm, key, counter, b"", load(ciphertext)) == load(plaintext)
+        assert payload._unlock(load(vector), []) == (algorithm, None)
+    else:
+        with pytest.raises(Refused) as error:
+            payload._unlock(load(vector), [Group])
+        assert name(error.value.code) == reason
+
+
+def _images(envelope):
+    """(digest, size) of every image that an envelope or a dependency inside it names."""
+    for commands in (envelope.manifest.shared, *envelope.manifest.sequences.values()):
+        for command in commands:
+            if command.code == 20 and 3 in command.argument:
+                yield command.argument[3].value, command.argument.get(14)
+    for data in envelope.payloads.values():
+        if data.startswith(b"\xd8\x6b"):
+            yield from _images(suit.decode(data))
+
+
+@pytest.mark.parametrize("vector", IMAGES)
+def test_every_image_is_the_one_its_manifests_name(vector, index, load):
+    data = load(vector)
+    for envelope in IMAGES[vector]:
+        decoded = suit.decode(load(envelope), tagged=index[envelope].get("tagged", True))
+        assert (hashlib.sha256(data).digest(), len(data)) in set(_images(decoded)), envelope
 
 
 CONTENT = b"This is the content."
+OUR_SECRET = bytes.fromhex("849b57219dae48de646d07dbb533566e")
+MERIADOC = ec.derive_private_key(
+    int("aff907c99f9ad3aae6c4cdf21122bce2bd68b5283e6907154ad911840fa208cf", 16), ec.SECP256R1()
+)
+
+
+@pytest.mark.parametrize("vector", COSE_ENCRYPTED)
+def test_cose_messages_that_are_no_encryption_info_are_refused(vector, load):
+    """Desk and device want the ciphertext elsewhere; with it taken out, the desk opens what SUIT has a profile for."""
+    data = load(vector)
+    with pytest.raises(ToolError) as error:
+        suit.encryption_info(data)
+    assert error.value.code == "PARAMETER"
+    with pytest.raises(Refused) as refused:
+        payload._unlock(data, [Group])
+    assert name(refused.value.code) == "PARAMETER"
+    message = strict_cbor.loads(data, ordered=False)
+    said = COSE_ENCRYPTED[vector]
+    if message.number != 96:
+        assert said == {16: "COSE_Encrypt0", 97: "COSE_Mac"}[message.number]
+        return
+    protected, unprotected, ciphertext, recipients = message.value
+    info = suit.encryption_info(suit.dumps(suit.cbor2.CBORTag(96, [protected, unprotected, None, recipients])))
+    if said == "opens":
+        key = _content_key(info, OUR_SECRET, MERIADOC, None)
+        assert _open(info.algorithm, key, info.iv, info.protected, ciphertext) == CONTENT
+    else:
+        assert info.recipients[0][0] in (-6, -25)
+        assert info.recipients[0][2] == b""
+        assert said.endswith("no key to unwrap")
+
+
+def test_no_vector_is_forgotten(vectors, index):
+    """What the tests of this file use is what the index names, and that is what lies in the folder."""
+    used = set(kind(index, "envelope")) | set(NEGATIVE) | set(ENCRYPTED) | set(IMAGES)
+    used |= {ciphertext for ciphertext, _, _ in ENCRYPTED.values()} | {plain for _, plain, _ in ENCRYPTED.values()}
+    used |= set(COSE_ENCRYPTED) | set(COSE_SIGNED) | {COSE_MANY_SIGNERS, COSE_ED448}
+    assert used == set(index)
+    assert {entry["file"] for entry in index.values()} == {path.name for path in vectors.glob("*.hex")}
+    assert {path.suffix for path in vectors.iterdir()} == {".hex", ".json", ".md"}
+
+
+@pytest.mark.parametrize("vector", COSE_SIGNED)
+def test_the_engine_refuses_every_cose_message_of_the_working_group(vector, load):
+    """It wants detached payloads, a protected algorithm, and no content type header."""
+    assert why_cose(load(vector)) == COSE_SIGNED[vector]
 
 
 def test_cose_working_group_vectors(load):
     block = strict_cbor.loads(load("cose-eddsa-sig-01")).value
     data = cose.sign1_input(block[0], block[2])
     assert cose.verify(RFC8032_1, data, block[3])
-    # The engine wants detached payloads and no content type header.
-    assert why_cose(load("cose-eddsa-sig-01")) == "COSE"
-    assert why_cose(load("cose-sign-pass-01")) == "COSE"  # algorithm unprotected
-    for vector in ("cose-sign-pass-02", "cose-sign-fail-02", "cose-sign-fail-06"):
-        assert why_cose(load(vector)) == "ALGORITHM"
-    for vector in ("cose-sign-fail-01", "cose-sign-fail-03"):
-        assert why_cose(load(vector)) in ("COSE", "ALGORITHM")
-    body = strict_cbor.loads(load("cose-eddsa-01")).value
+    body = strict_cbor.loads(load(COSE_MANY_SIGNERS)).value
     signer = body[3][0]
     assert cose.verify(RFC8032_1, cose.sign_input(body[0], signer[0], body[2]), signer[2])
     with pytest.raises(Refused) as error:
-        boot_cose.verify_sign(load("cose-eddsa-01"), [RFC8032_1])
+        boot_cose.verify_sign(load(COSE_MANY_SIGNERS), [RFC8032_1])
     assert name(error.value.code) == "COSE"
 
 
 def test_ed448_under_the_old_algorithm_number_is_refused(load):
-    body = strict_cbor.loads(load("cose-eddsa-02")).value
+    body = strict_cbor.loads(load(COSE_ED448)).value
     protected, unprotected, signature = body[3][0]
     assert len(signature) == 114
     detached = suit.dumps(suit.cbor2.CBORTag(18, [protected, dict(unprotected), None, signature]))
