@@ -116,7 +116,7 @@ def git(*words: str) -> str:
 def record(figures: Figures, load: float, directory: Path = EVIDENCE) -> None:
     """Write the figures and their page; *load*: the load average before measuring."""
     found = {
-        **{name: round(value, 3) for name, value in asdict(figures).items()},
+        **{name: round(value, 3) if type(value) is float else value for name, value in asdict(figures).items()},
         "date": datetime.now(UTC).date().isoformat(),
         "commit": git("rev-parse", "HEAD") or "unknown",
         "changed": git("status", "--porcelain", "--", "tools", "bench") != "",

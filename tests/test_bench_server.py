@@ -28,6 +28,7 @@ def test_recording_writes_figures_date_commit_and_machine(bench: ModuleType, tmp
     bench.record(bench.Figures(2000, 1024, polls=4567.8, p95=2.34), 7.5, tmp_path)
     found = json.loads((tmp_path / "bench-server.json").read_text())
     assert (found["polls"], found["p95"], found["load"], found["cores"]) == (4567.8, 2.34, 7.5, os.cpu_count())
+    assert found["results_exact"] is False
     page = (tmp_path / "bench-server.md").read_text()
     assert "| polls per second, flat out | 4568 | >= 1500 |" in page
     assert found["date"] in page
