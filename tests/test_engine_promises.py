@@ -310,6 +310,190 @@ def test_a_cut_while_a_key_set_is_replaced_leaves_the_old_or_the_new_one(desk):
     assert len(states) > 40
 
 
+# -- floors and revocations bind the application, too ----------------------------------------------
+
+
+NO_OLD_APP = {"limits": {"fw": (0, 100), "app": (4, 100)}}
+NO_APP_AT_ALL = {"limits": {"fw": (0, 100), "app": (90, 100)}}
+APP_FOUR = make(4, {APP: APP_B}, ties={FW: 3}, key=signer("release", 1))
+
+
+@pytest.fixture
+def guarded() -> Desk:
+    """Firmware 3 with application 3 on it, confirmed; two release keys, and an operator who may order a rollback."""
+    made = Desk(keys=make_keyset(release=2, operators=1))
+    made.factory(FACTORY, OLD)
+    confirmed(made, BOTH)
+    return made
+
+
+def forbid(desk: Desk, **changes) -> Up:
+    desk.keys = desk.keys.next(**changes)
+    desk.power_on().engine.accept_keyset(desk.keys.document)
+    return desk.power_on()
+
+
+def permit(desk: Desk, up: Up, target) -> bytes:
+    order = {1: 3, 2: up.port.device, 3: up.engine.nonce(), 4: ISSUED + YEAR, 5: target.plan.digest}
+    return cose.sign1(release.encode(order), desk.keys.operators[0], attached=True)
+
+
+def revocation(desk: Desk, how: str) -> dict:
+    """What a key set says that forbids APP_FOUR, and nothing else the device has."""
+    if how == "manifest":
+        return {"revoked_manifests": (APP_FOUR.plan.digest,)}
+    key = desk.keys.release[1].key_id
+    return {"release": desk.keys.content.release[:1], "revoked_keys": (key,)}
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_running_application_below_its_new_floor_is_degraded_and_stays_mounted(guarded):
+    up = forbid(guarded, **NO_OLD_APP)
+    assert (degraded(up), mounted(up)) == ("FLOOR", APP_A)
+    assert (degraded(guarded.power_on()), mounted(guarded.power_on())) == ("FLOOR", APP_A)
+
+
+@pytest.mark.requirement("UPC05")
+def test_an_application_at_its_floor_is_not_degraded(guarded):
+    up = forbid(guarded, limits={"fw": (3, 100), "app": (3, 100)})
+    assert (degraded(up), mounted(up)) == ("", APP_A)
+
+
+@pytest.mark.requirement("UPC05")
+@pytest.mark.parametrize(("how", "name"), [("manifest", "MANIFEST_REVOKED"), ("key", "KEY_REVOKED")])
+def test_a_running_application_that_is_revoked_is_degraded_and_stays_mounted(guarded, how, name):
+    confirmed(guarded, APP_FOUR)
+    up = forbid(guarded, **revocation(guarded, how))
+    assert (degraded(up), mounted(up)) == (name, APP_B)
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_forbidden_applications_flag_goes_when_an_allowed_one_is_confirmed(guarded):
+    assert degraded(forbid(guarded, **NO_OLD_APP)) == "FLOOR"
+    up = update(guarded, make(4, {APP: APP_B}, ties={FW: 3}))
+    assert (up.decision.trial, degraded(up)) == (True, "FLOOR")  # not before it is confirmed
+    assert up.engine.confirm() == 0
+    up = guarded.power_on()
+    assert (degraded(up), mounted(up)) == ("", APP_B)
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_forbidden_applications_flag_goes_when_the_next_key_set_allows_it_again(guarded):
+    assert degraded(forbid(guarded, **NO_OLD_APP)) == "FLOOR"
+    up = forbid(guarded, limits={"fw": (0, 100), "app": (3, 100)})
+    assert (degraded(up), mounted(up)) == ("", APP_A)
+
+
+@pytest.mark.requirement("UPC05")
+def test_a_key_set_that_allows_everything_takes_no_other_reason_back(guarded):
+    """Only what a key set said is a key set's to take back."""
+    guarded.flash.buffer[guarded.layout["ota_1"].offset + 9000] ^= 1
+    assert degraded(guarded.power_on()) == "FALLBACK"
+    assert degraded(forbid(guarded)) == "FALLBACK"
+
+
+@pytest.mark.requirement("UPC05", "UPE02", "UPE03")
+@pytest.mark.parametrize("how", ["floor", "manifest", "key"])
+def test_a_permit_to_a_firmware_whose_application_is_forbidden_is_refused_without_a_write(guarded, how):
+    confirmed(guarded, APP_FOUR)  # firmware 3 with application 4: what the permit asks for
+    confirmed(guarded, make(5, {FW: NEW, APP: APP_A}))
+    changes = {"limits": {"fw": (0, 100), "app": (5, 100)}} if how == "floor" else revocation(guarded, how)
+    up = forbid(guarded, **changes)
+    assert (degraded(up), mounted(up)) == ("", APP_A)  # the running pair is allowed
+    order = permit(guarded, up, BOTH)
+    guarded.flash.log.clear()
+    assert refusal(up.engine.rollback, order) == "PERMIT_TARGET"
+    assert guarded.ops() == []
+    assert guarded.power_on().running == up.running
+
+
+@pytest.mark.requirement("UPE02", "UPE03")
+def test_a_permit_to_a_firmware_whose_application_is_allowed_is_obeyed(guarded):
+    """The same steps as where it is refused: it was the key set that forbade it."""
+    confirmed(guarded, APP_FOUR)
+    confirmed(guarded, make(5, {FW: NEW, APP: APP_A}))
+    up = forbid(guarded, limits={"fw": (0, 100), "app": (4, 100)})
+    order = permit(guarded, up, BOTH)
+    with pytest.raises(ResetError):
+        up.engine.rollback(order)
+    up = guarded.power_on()
+    assert (up.decision.trial, mounted(up)) == (True, APP_B)
+
+
+@pytest.mark.requirement("UPE02", "UPE03")
+def test_an_idle_firmware_whose_application_was_overwritten_is_judged_by_itself_alone(guarded):
+    """What lies in that slot now belongs to the running firmware; that it is revoked says nothing of the idle one."""
+    confirmed(guarded, make(5, {FW: NEW, APP: APP_B}))
+    six = make(6, {APP: APP_A + b"!"}, ties={FW: 5})
+    confirmed(guarded, six)
+    up = forbid(guarded, revoked_manifests=(six.plan.digest,))
+    assert degraded(up) == "MANIFEST_REVOKED"
+    order = permit(guarded, up, BOTH)
+    with pytest.raises(ResetError):
+        up.engine.rollback(order)
+    up = guarded.power_on()
+    assert (up.decision.trial, mounted(up), degraded(up)) == (True, None, "TARGET_LOST")
+
+
+@pytest.mark.requirement("UPC05", "UPE02")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_lost_choice_is_brought_back_only_where_its_application_is_allowed(guarded, allowed):
+    forbid(guarded, **({"limits": {"fw": (0, 100), "app": (3, 100)}} if allowed else NO_OLD_APP))
+    for sector in (0, 1):
+        guarded.part("otadata").erase(sector)
+    up = guarded.power_on()
+    assert (up.running, degraded(up)) == ((1, "") if allowed else (0, "FALLBACK"))
+
+
+@pytest.mark.requirement("UPC05", "UPE14")
+def test_a_firmware_update_that_keeps_a_forbidden_application_is_confirmed_degraded(guarded):
+    """The reason stands in the record that confirms, and that record is written again where a cut took it."""
+    forbid(guarded, **NO_OLD_APP)
+    up = update(guarded, make(5, {FW: NEW}, ties={APP: 3}))
+    before = guarded.snapshot()
+    guarded.flash.log.clear()
+    assert up.engine.confirm() == 0
+    ops = guarded.ops()
+    book = guarded.layout["sekisho"]
+    last = [n for n, op in enumerate(ops) if op.kind == "program" and book.offset <= op.address < book.end][-2:]
+    assert [ops[n].data[1] for n in last] == [ledger.CONFIRMED] * 2  # the same record, to both banks
+    for done in (last[0], last[1], len(ops)):
+        guarded.restore(before)
+        for op in ops[:done]:
+            op.apply(guarded.flash.buffer)
+        for _ in range(2):
+            up = guarded.power_on()
+            assert (up.running, up.decision.trial, degraded(up), mounted(up)) == (0, False, "FLOOR", APP_A)
+        assert up.engine.status()["counters"] == (5, 3)
+
+
+@pytest.mark.requirement("UPE14")
+def test_a_lost_key_set_does_not_stop_a_confirmation(guarded):
+    forbid(guarded)
+    up = update(guarded, make(5, {FW: NEW}, ties={APP: 3}))
+    for sector in range(8, 12):
+        guarded.part("sekisho").erase(sector)
+    assert refusal(up.engine.keyset) == "NO_KEYSET"
+    assert up.engine.confirm() == 0
+    up = guarded.power_on()
+    assert (up.running, up.decision.trial, up.engine.status()["counters"]) == (0, False, (5, 3))
+
+
+@pytest.mark.requirement("UPC05", "UPE02")
+@pytest.mark.parametrize(("floor", "name"), [(3, ""), (4, "FLOOR")])
+def test_after_a_lost_ledger_a_firmware_below_the_floor_of_the_key_set_in_flash_is_degraded(desk, floor, name):
+    confirmed(desk, make(3, {FW: NEW}))
+    desk.keys = desk.keys.next(limits={"fw": (floor, 100), "app": (0, 100)})
+    desk.power_on().engine.accept_keyset(desk.keys.document)
+    for bank in (0, 1):
+        desk.part("sekisho").erase(bank)
+    up = desk.power_on()
+    assert (up.running, up.engine.status()["keyset"], degraded(up)) == (1, 2, name)
+    assert degraded(desk.power_on()) == name
+    up = confirmed(desk, make(4, {FW: NEWER}))
+    assert degraded(up) == ""
+
+
 # -- loss, wear ------------------------------------------------------------------------------------
 
 
