@@ -75,7 +75,7 @@ bench-check: $(READY) ## fail where the engine became larger, hungrier or slower
 bench-heap: $(READY) ## heap that the update agent takes beyond the imports, against its goal
 	$(BIN)/python bench/bench_heap.py
 
-bench-server: $(READY) ## load on the update server, against its goals
+bench-server: $(READY) ## load on the update server, against its goals (docs/evidence/bench-server.md)
 	PYTHONPATH=tools:host_sim $(BIN)/python bench/bench_server.py
 
 powercut: $(READY) ## cut the power at every flash state (minutes; CI does)

@@ -24,6 +24,12 @@ def bench(repo: Path) -> ModuleType:
     return module
 
 
+def test_the_page_is_what_was_recorded(bench: ModuleType, repo: Path) -> None:
+    recorded = json.loads((repo / "docs" / "evidence" / "bench-server.json").read_text())
+    assert (repo / "docs" / "evidence" / "bench-server.md").read_text() == bench.page(recorded)
+    assert len(recorded["commit"]) == 40
+
+
 def test_recording_writes_figures_date_commit_and_machine(bench: ModuleType, tmp_path: Path) -> None:
     bench.record(bench.Figures(2000, 1024, polls=4567.8, p95=2.34), 7.5, tmp_path)
     found = json.loads((tmp_path / "bench-server.json").read_text())
