@@ -17,10 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
+from helpers import release
+from helpers.desk import CLASS as OWN_CLASS
+from helpers.desk import VENDOR as OWN_VENDOR
+from helpers.desk import Desk, fetch, firmware
 from sekisho import payload
 from sekisho_boot import cbor as boot_cbor
 from sekisho_boot import cose as boot_cose
+from sekisho_boot import engine as engine_module
 from sekisho_boot import suit as boot
+from sekisho_boot.ledger import IDLE, READY
 from sekisho_boot.reasons import Refused, name
 from sekisho_tools import cose, strict_cbor, suit, suit_run, suit_show
 from sekisho_tools.errors import ToolError
@@ -45,6 +51,7 @@ KEYS = {
     ),
 }
 VENDOR = bytes.fromhex("cfbff0d1937556 85968c48ce8b15ae17".replace(" ", ""))
+FIRMWARE = firmware("the firmware that runs")
 CLASS = bytes.fromhex("6de7af117dbe59d29486ff0849b0093f")
 IDENTITY = SimpleNamespace(vendor=VENDOR, classes=(CLASS,), device=None)
 
@@ -63,10 +70,10 @@ NEGATIVE = {
     "neg-unknown-parameter": ("PARAMETER", "PARAMETER"),
     # With the text taken off, as the agent does, the engine has nothing to object to but the missing tie.
     "neg-severable-digest-mismatch": ("SEVERABLE", "VERSION_TIE"),
-    # The manifests of these are authentic: what is wrong shows when the image is hashed (engine: IMAGE_DIGEST, _SIZE).
+    # The manifests of these are authentic: what is wrong shows when the image comes, in `test_the_engine_takes_no_...`.
     "neg-payload-digest-mismatch": ("IMAGE_DIGEST", "VERSION_TIE"),
     "neg-image-size-mismatch": ("IMAGE_SIZE", "VERSION_TIE"),
-    # The engine knows no component `cfg`; the missing index of known ones is refused in tests/pure/test_suit.py.
+    # The engine knows no component `cfg`; `test_the_missing_index_...` has the same manifest for ones that it knows.
     "neg-two-components-no-set-index": ("COMPONENT", "COMPONENT"),
 }
 
@@ -273,6 +280,70 @@ def test_every_negative_vector_is_refused_by_desk_and_engine(vector, load):
 
 def test_every_negative_vector_is_expected(index):
     assert {vector for vector in index if vector.startswith("neg-")} == set(NEGATIVE)
+
+
+class Tied(engine_module.Engine):
+    """The engine of a device that has the key and the identity of the vectors, and the firmware they forget to tie."""
+
+    def _check(self, envelope):
+        return boot.check(envelope, Keys(), IDENTITY, None, 0)
+
+
+def given(vector, payload):
+    """What the engine says when it gets this update and payload, and the last reason it recorded."""
+    made = Desk()
+    made.factory(release.make(1, {0: FIRMWARE}, vendor=OWN_VENDOR, product=OWN_CLASS), FIRMWARE)
+    engine_ = Tied(made.power_on().port)
+    reason = None
+    try:
+        fetch(engine_, vector, {1: payload})
+    except Refused as error:
+        reason = name(error.code)
+    last = name(engine_.status()["last"][0]) if engine_.state.phase == IDLE else None
+    assert (engine_.state.phase == READY) == (reason is None)
+    return reason, last
+
+
+@pytest.mark.requirement("UPE11")
+def test_the_engine_takes_no_payload_but_the_one_that_an_authentic_manifest_names(load):
+    """The two vectors whose manifests are in order, tie apart: what comes with them is refused for what it is."""
+    right = load("syn-payload-plain")
+    assert given(suit.strip(load("syn-ed25519-integrated")), right) == (None, None)
+    vector = load("neg-payload-digest-mismatch")
+    wrong = suit.decode(vector).payloads["#app.py"]
+    assert len(wrong) == len(right)
+    assert given(suit.strip(vector), wrong) == ("IMAGE_DIGEST", "IMAGE_DIGEST")
+    assert given(suit.strip(vector), right) == (None, None)
+    vector = load("neg-image-size-mismatch")
+    assert suit.decode(vector).payloads["#app.py"] == right
+    assert given(suit.strip(vector), right)[0] == "IMAGE_SIZE"
+    assert given(suit.strip(vector), right[:-1]) == ("IMAGE_DIGEST", "IMAGE_DIGEST")
+
+
+def test_the_missing_index_of_two_components_that_the_engine_knows_is_refused(load):
+    """`neg-two-components-no-set-index` for `app` and `fw`, signed anew; with the index there is no objection."""
+    signer = cose.MemorySigner(bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"))
+    assert signer.public_key == RFC8032_1
+    manifest = suit.cbor2.loads(suit.cbor2.loads(load("neg-two-components-no-set-index")).value[3])
+
+    def built(*components, **index):
+        common = suit.cbor2.loads(manifest[3])
+        common[2] = [[component] for component in components]
+        shared = [*index.get("first", []), *suit.cbor2.loads(common[4]), *index.get("tie", [])]
+        common[4] = suit.dumps(shared)
+        made = {**manifest, 3: suit.dumps(common)}
+        for member in (7, 20):
+            made[member] = suit.dumps([*index.get("first", []), *suit.cbor2.loads(manifest[member])])
+        content = suit.dumps(made)
+        digest = suit.dumps([-16, hashlib.sha256(suit.dumps(content)).digest()])
+        wrapper = suit.dumps([digest, cose.sign1(digest, signer)])
+        return suit.dumps(suit.cbor2.CBORTag(107, {2: wrapper, 3: content}))
+
+    tie = {"tie": [12, 1, 20, {28: suit.dumps([2, [1]])}, 28, 15]}
+    assert engine(built(b"app", b"fw", **tie)) == "COMPONENT"
+    assert engine(built(b"app", b"fw", first=[12, 0], **tie)) is None
+    assert engine(built(b"app", b"cfg", first=[12, 0], **tie)) == "COMPONENT"
+    assert engine(built(b"app", first=[12, 0])) == "VERSION_TIE"
 
 
 def test_the_engine_itself_checks_text_that_was_left_in_the_envelope(load):
