@@ -124,7 +124,6 @@ class Engine:
         assert not resumed or self.manifest == self.plan.digest
         self.phase, self.manifest = FETCHING, self.plan.digest
         self.at = self.kept if resumed else 0
-        self.retries = [(self.manifest, dict(self.retries).get(self.manifest, 0) + 1)]
         self.log.append("begin %d" % self.at)
         return [self.at, 0]
 
@@ -253,6 +252,14 @@ async def decisions(base: str, served) -> None:
     print("no server =", await update(device("", Engine())[0]))
 
 
+class Counting(Engine):
+    """Counts how often a release was begun, as the real one does."""
+
+    def begin(self):
+        self.retries = [(self.plan.digest, dict(self.retries).get(self.plan.digest, 0) + 1)]
+        return super().begin()
+
+
 def let_alone(updater) -> int:
     """Seconds for which a release that failed is not tried again; 100000 where it is never tried."""
     first, last = 0, 100_000
@@ -272,7 +279,7 @@ def let_alone(updater) -> int:
 async def retries(base: str, served) -> None:
     await served("latest.suit", "always-changes")
     settings.write(settings.STATE, {})
-    engine = Engine()
+    engine = Counting()
     updater, _ = device(base, engine, poll=60)
     found = []
     for _ in range(3):
