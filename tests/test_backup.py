@@ -17,7 +17,6 @@ from helpers.claims import Aes
 from helpers.cli import Runner
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product
-from helpers.site import firmware as image
 from sekisho import backup, card, courier, http, issued, orders, record, seal, store, values
 from sekisho.cbor import encode
 from sekisho_boot import reasons
@@ -176,15 +175,8 @@ def test_a_cut_at_any_flash_state_puts_all_of_a_backup_back_or_nothing_and_the_o
     content = {"version": values.VERSION, "device": b"", "values": {"poll": 777, "utc_offset": 60}}
     sealed = seal.seal(PASSPHRASE, encode(content), 16)
     document = put_back(sealed, key=PASSPHRASE, _2=[1, product.device.classes[0]])
-    product.personalities.default = product.personality(main="print('idle')")
-    world = product.factory(image("old", 20_000))
-    powercut.settle(world)
-    product.personalities.default = product.personality(main=ON_DEVICE.format(document=document))
-    cases = list(powercut.states(world))
-    assert len(cases) > 60
     ends = set()
-    for name, flash in cases[:: max(1, len(cases) // 60)] + [cases[-1]]:
-        console = powercut.start(world, flash).console
+    for name, console in powercut.consoles(product, ON_DEVICE.format(document=document), of=60):
         assert "kept 777 60 [0]" in console, (name, console)
         assert "rest None None" in console, (name, console)
         ends.add("refused ORDER_REPLAY" in console)

@@ -14,7 +14,7 @@ import pytest
 from helpers import powercut
 from helpers.claims import both, check
 from helpers.cli import Runner
-from helpers.site import Product, firmware
+from helpers.site import Product
 from sekisho import eventlog, syslog, values
 from sekisho_tools import events
 from sekisho_tools.errors import ToolError
@@ -192,14 +192,9 @@ print("has", log.number, before == log.hash)
 def test_a_cut_at_any_flash_state_loses_at_most_the_entry_being_written(tmp_path: Path) -> None:
     """The file is full in the middle of it, so the change to the other one is cut as well."""
     product = Product(tmp_path, server="http://old")
-    product.personalities.default = product.personality(main=APPEND.format(count=eventlog.ENTRIES - 2))
-    world = product.factory(firmware("old", 20_000))
-    powercut.settle(world)
-    product.personalities.default = product.personality(main=APPEND.format(count=4))
-    cases = list(powercut.states(world))
+    full = APPEND.format(count=eventlog.ENTRIES - 2)
     seen = set()
-    for name, flash in cases[:: max(1, len(cases) // 100)] + [cases[-1]]:
-        console = powercut.start(world, flash).console
+    for name, console in powercut.consoles(product, APPEND.format(count=4), of=100, before=full):
         had = int(console.split()[1])
         assert eventlog.ENTRIES - 2 <= had <= eventlog.ENTRIES + 2, name
         assert console.endswith(f"has {had + 4} True\n"), (name, console)

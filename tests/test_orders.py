@@ -12,7 +12,6 @@ from helpers.cli import Runner
 from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product
-from helpers.site import firmware as image
 from sekisho import orders, policy, record, values
 from sekisho.orders import Orders
 from sekisho_boot import reasons
@@ -363,15 +362,8 @@ def test_cuts_on_the_simulated_device_with_its_file_system(tmp_path: Path) -> No
     product = Product(tmp_path, server="http://old", keys=make_keyset(operators=1))
     members = {1: 1, 2: [1, product.device.classes[0]], 4: ISSUED + YEAR, 5: {"poll": 600}, 6: 1}
     document = cose.sign1(cose.encode(members), signer("operator"), attached=True)
-    product.personalities.default = product.personality(main="print('idle')")
-    world = product.factory(image("old", 20_000))
-    powercut.settle(world)
-    product.personalities.default = product.personality(main=ON_DEVICE.format(document=document))
-    cases = list(powercut.states(world))
-    assert len(cases) > 60
     ends = set()
-    for name, flash in cases[:: max(1, len(cases) // 80)] + [cases[-1]]:
-        console = powercut.start(world, flash).console
+    for name, console in powercut.consoles(product, ON_DEVICE.format(document=document), of=80):
         assert "poll 600 [0]" in console, (name, console)
         ends.add("refused ORDER_REPLAY" in console)
     assert ends == {True, False}

@@ -8,6 +8,8 @@ from sekisho_sim.device import Limits, RunResult, machine
 from sekisho_sim.flash import cut_states
 from sekisho_sim.world import World
 
+from helpers.site import Product, firmware
+
 SOON = Limits(seconds=20)
 
 
@@ -33,4 +35,19 @@ def start(world: World, flash: bytes) -> RunResult:
     return machine().run(world, limits=SOON)
 
 
-__all__ = ["settle", "start", "states"]
+def consoles(product: Product, main: str, *, of: int, before: str = "print('idle')") -> Iterator[tuple[str, str]]:
+    """What *main* prints at a start after a cut in its first run, for some *of* of the cuts, the last one included.
+
+    The device ran *before* until it came to rest, so that all that is cut is what *main* does: (case id, console).
+    """
+    product.personalities.default = product.personality(main=before)
+    world = product.factory(firmware("old", 20_000))
+    settle(world)
+    product.personalities.default = product.personality(main=main)
+    cases = list(states(world))
+    assert len(cases) > 60, "there is little to cut"
+    for name, flash in cases[:: max(1, len(cases) // of)] + [cases[-1]]:
+        yield name, start(world, flash).console
+
+
+__all__ = ["consoles", "settle", "start", "states"]
