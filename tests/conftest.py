@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sekisho_tools.device_code  # noqa: F401
 from helpers import company as companies
-from helpers.needs import lacking
+from helpers import needs
 from sekisho_tools import leftovers
 
 pytest_plugins = ["requirements_plugin"]
@@ -37,11 +37,9 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Material that lies beside the checkout, not in it; tests that need it are skipped where it is missing."""
-    path = Path(os.environ.get("SEKISHO_SHARED") or REPO.parent / "shared")
-    if not path.is_dir():
-        pytest.skip(f"needs the reference material at {path} (or SEKISHO_SHARED)")
-    return path
+    """Material that lies beside the checkout, not in it; where it is missing, tests that need it are skipped, in CI
+    they fail."""
+    return needs.shared(REPO)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def chromium() -> Iterator[Any]:
     """A headless Chromium (playwright's Browser), Debian's or that of SEKISHO_CHROMIUM."""
     path = os.environ.get("SEKISHO_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not path:
-        lacking("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
+        needs.lacking("needs Chromium (Debian: apt-get install chromium), or its path in SEKISHO_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:

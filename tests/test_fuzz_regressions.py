@@ -42,6 +42,18 @@ def test_the_seeds_reach_what_lies_behind_signatures() -> None:
         assert any(targets.run(name, data) == 0 for data in seeds.seeds(name)), name
 
 
+def test_the_vectors_are_among_the_seeds(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {bytes.fromhex(path.read_text()) for path in (shared_dir / "spec" / "suit-vectors").glob("*.hex")}
+    assert len(found) > 90  # some are equal
+    assert set(seeds.vectors()) == found
+    for name in ("suit", "cbor", "desk", "severed", "cose_sign", "keyset"):
+        assert found <= set(seeds.seeds(name)), name
+    parts = {name: len(set(seeds.seeds(name))) for name in ("cose", "manifest", "sequence", "encryption")}
+    monkeypatch.setattr(seeds, "vectors", lambda pattern="*": [])
+    for name, with_vectors in parts.items():
+        assert with_vectors > len(set(seeds.seeds(name))) + 5, name
+
+
 @pytest.mark.requirement("ORG07")
 def test_hostile_bytes_on_micropython(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "CORPUS", tmp_path)

@@ -10,8 +10,10 @@ import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from helpers import needs
 
 REPO = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
@@ -90,6 +92,20 @@ def test_ci_runs_what_the_readme_says() -> None:
     lines = (REPO / ".ci" / "run").read_text().splitlines()
     assert [line for line in lines if line.startswith("make ")][:2] == ["make lint", "make test"]
     assert "$ make test" in (REPO / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("true", pytest.fail), ("1", pytest.fail), ("", pytest.skip), ("0", pytest.skip)]
+)
+def test_ci_fails_where_a_desk_may_skip(ci: str, outcome: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vectors and the guideline lie beside the checkout: without them CI would be green for nothing."""
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("SEKISHO_SHARED", str(tmp_path))
+    assert needs.shared(REPO) == tmp_path
+    monkeypatch.delenv("SEKISHO_SHARED")
+    (tmp_path / "checkout").mkdir()
+    with pytest.raises(outcome.Exception, match=r"needs the reference material at .*shared"):
+        needs.shared(tmp_path / "checkout")
 
 
 @pytest.mark.requirement("ORG07", "UPC09")

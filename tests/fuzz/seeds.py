@@ -46,10 +46,10 @@ def _key_sets() -> Iterator[bytes]:
     yield keyset.sign(content, _SIGNERS[:1])
 
 
-def _vectors() -> Iterator[bytes]:
+def vectors(pattern: str = "*") -> list[bytes]:
+    """The published vectors of these names; none where the reference material is missing, and `make fuzz` says so."""
     shared = Path(os.environ.get("SEKISHO_SHARED") or HERE.parents[2] / "shared")
-    for path in sorted((shared / "spec" / "suit-vectors").glob("*.hex")):
-        yield bytes.fromhex(path.read_text())
+    return [bytes.fromhex(path.read_text()) for path in sorted((shared / "spec/suit-vectors").glob(f"{pattern}.hex"))]
 
 
 def _ledger() -> bytes:
@@ -164,7 +164,7 @@ def _orders() -> Iterator[bytes]:
 def seeds(name: str) -> list[bytes]:
     """The inputs that fuzzing of target *name* starts from, regressions included."""
     found: list[bytes] = [path.read_bytes() for path in sorted((REGRESSIONS / name).glob("*"))]
-    envelopes = [*_releases(), *_vectors()]
+    envelopes = [*_releases(), *vectors()]
     if name in ("suit", "cbor", "desk"):
         found += envelopes + [suit.strip(envelope) for envelope in _releases()]
     for envelope in envelopes if name in ("cose", "manifest", "sequence", "cbor") else ():
@@ -181,7 +181,7 @@ def seeds(name: str) -> list[bytes]:
         elif 4 in common:
             found.append(common[4])
     if name in ("cose_sign", "keyset"):
-        found += [*_key_sets(), *_vectors()]
+        found += [*_key_sets(), *vectors()]
     if name == "boot":
         found += _boots()
     if name == "keyset_content":
@@ -199,6 +199,8 @@ def seeds(name: str) -> list[bytes]:
         found += [*envelopes, *_key_sets()]
     if name in ("install", "encryption"):
         found += _packed(name)
+    if name == "encryption":
+        found += [*vectors("*encinfo*"), *vectors("*encryption-info*"), *vectors("cose-*")]
     if name == "order":
         found += _orders()
     if name == "table":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -13,3 +14,11 @@ def lacking(what: str) -> NoReturn:
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         pytest.fail(f"CI must have what this test needs: {what}", pytrace=False)
     pytest.skip(what)
+
+
+def shared(checkout: Path) -> Path:
+    """The reference material beside *checkout*, or where SEKISHO_SHARED says."""
+    path = Path(os.environ.get("SEKISHO_SHARED") or checkout.parent / "shared")
+    if not path.is_dir():
+        lacking(f"needs the reference material at {path} (or SEKISHO_SHARED)")
+    return path
