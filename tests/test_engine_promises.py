@@ -494,6 +494,39 @@ def test_after_a_lost_ledger_a_firmware_below_the_floor_of_the_key_set_in_flash_
     assert degraded(up) == ""
 
 
+@pytest.mark.requirement("UPC05", "UPE14")
+def test_pulling_the_plug_is_no_evidence_against_a_firmware_that_keeps_a_forbidden_application(guarded):
+    forbid(guarded, **NO_OLD_APP)
+    up = update(guarded, make(5, {FW: NEW}, ties={APP: 3}))
+    for _ in range(engine.MAX_ATTEMPTS - 1):
+        up = guarded.power_on()
+        assert (up.running, up.decision.trial, mounted(up)) == (0, True, APP_A)
+    assert up.engine.confirm() == 0
+    assert degraded(guarded.power_on()) == "FLOOR"
+
+
+@pytest.mark.requirement("UPC05", "UPE14")
+def test_a_firmware_that_keeps_a_forbidden_application_is_confirmed_degraded_whenever_the_power_goes(guarded):
+    forbid(guarded, **NO_OLD_APP)
+    base_up = update(guarded, make(5, {FW: NEW}, ties={APP: 3}))
+    base = guarded.snapshot()
+    guarded.flash.log.clear()
+    assert base_up.engine.confirm() == 0
+    states = list(cut_states(base, guarded.ops(), seeds=(0,)))
+    assert len(states) > 40
+    on_trial = set()
+    for cut, state in states:
+        guarded.restore(state)
+        up = guarded.power_on()
+        on_trial.add(up.decision.trial)
+        assert (up.running, degraded(up), mounted(up)) == (0, "FLOOR", APP_A), cut
+        if up.decision.trial:
+            assert up.engine.confirm() == 0
+        up = guarded.power_on()
+        assert (up.running, degraded(up), up.engine.status()["counters"]) == (0, "FLOOR", (5, 3)), cut
+    assert on_trial == {True, False}  # cut before the wish to confirm was kept, and after
+
+
 # -- loss, wear ------------------------------------------------------------------------------------
 
 

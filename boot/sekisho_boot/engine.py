@@ -140,16 +140,18 @@ class Engine:
             return code
         return self._forbidden(trusted, APP, record)
 
-    def _unfit(self, slot: int) -> int:
-        """Why the firmware in *slot* may not be chosen, or 0: unproven, changed in flash, or forbidden."""
+    def _broken(self, slot: int) -> int:
+        """Why the firmware in *slot* may not be started, or 0: unproven, changed in flash, or below the eFuses."""
         record = records.load_slot(self.port.part, FW, slot)
         part = self.port.fw[slot]
         if record is None or record.size > part.size or _digest(part, record.size) != record.digest:
             return reasons.TARGET_LOST
-        if image.secure_version(part) < self.port.hardware_floor():
-            return reasons.FLOOR
+        return reasons.FLOOR if image.secure_version(part) < self.port.hardware_floor() else 0
+
+    def _unfit(self, slot: int) -> int:
+        """Why the firmware in *slot* may not be chosen, or 0: broken or forbidden."""
         try:
-            return self._barred(self.keyset(), slot)
+            return self._broken(slot) or self._barred(self.keyset(), slot)
         except Refused as refused:
             return refused.code
 
@@ -327,7 +329,8 @@ class Engine:
     def _retry(self) -> None:
         """The trial slot does not run, or ran too often unconfirmed: one more attempt, or the way back."""
         state, port = self.state, self.port
-        code = reasons.ATTEMPTS if state.attempts >= MAX_ATTEMPTS else self._unfit(state.slots & 15)
+        # Whether it is forbidden was judged when the trial began, and no key set is accepted before its end.
+        code = reasons.ATTEMPTS if state.attempts >= MAX_ATTEMPTS else self._broken(state.slots & 15)
         if code == 0:
             if port.running == state.chosen:
                 self._attempt(state.attempts + 1)
