@@ -15,9 +15,11 @@ from ddi_sites import Fleet
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.site import Product, consoles, firmware, run
 from sekisho import orders
+from sekisho_boot.engine import MAX_ATTEMPTS, MAX_RUNS
 from sekisho_sim.device import Limits, power_cycle
+from sekisho_sim.personality import behaviour
 from sekisho_sim.world import Network, World
-from sekisho_tools import cose, report, wipe
+from sekisho_tools import config, cose, report, wipe
 
 OLD, NEW = firmware("old", 60_000), firmware("new", 150_000)
 BREAKS = "import sekisho\nsekisho.on_health(lambda: False)\nasync def main():\n    print('application starts')\n"
@@ -122,6 +124,23 @@ def test_an_image_that_fails_its_health_check_is_reported_as_an_error(fleet: Fle
     assert fleet.ended(lamp.name, action) == "error"
     assert any("HEALTH" in words for _, words in fleet.history(lamp.name, action))
     assert fleet.call("GET", f"/targets/{lamp.name}")["updateStatus"] == "error"
+
+
+@pytest.mark.requirement("UPE14", "UPD09")
+@pytest.mark.parametrize(("name", "cause"), [("soft_resets", "soft-reset"), ("sleeps", "deep-sleep")])
+def test_a_trial_that_the_bootloader_never_sees_end_is_ended_by_the_engine(lamp: Lamp, name: str, cause: str) -> None:
+    """Neither is a restart that the bootloader counts, and the watchdog is armed anew each time."""
+    action = lamp.order()
+    made = behaviour(name).with_modules(sekisho_config=config.render(lamp.product.device))
+    lamp.product.personalities.images[hashlib.sha256(NEW).hexdigest()] = made
+    world = lamp.world()
+    results = run(world, "nothing new", max_boots=60)
+    causes = [result.cause for result in results if result.slot == "ota_1"]
+    assert causes == ([cause] * MAX_RUNS + ["reset"]) * MAX_ATTEMPTS, consoles(results)
+    assert results[-1].slot == "ota_0"
+    assert "release 2 failed: ATTEMPTS" in consoles(results)
+    assert lamp.fleet.ended(lamp.name, action) == "error"
+    assert any("ATTEMPTS" in words for _, words in lamp.fleet.history(lamp.name, action))
 
 
 def test_a_dead_access_point_during_the_trial_does_not_end_the_action(lamp: Lamp) -> None:
