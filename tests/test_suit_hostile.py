@@ -8,20 +8,27 @@ envelope by rule. docs/suit-profile.md has the profile.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers import release
+from helpers.desk import CLASS, VENDOR, Desk, firmware
+from helpers.desk import fetch as download
+from helpers.keys import make_keyset
 from sekisho.envelope import sever
+from sekisho_boot import ledger
 from sekisho_boot import suit as boot
 from sekisho_boot.reasons import Refused, name
-from sekisho_tools import cose, suit, suit_run
+from sekisho_tools import cose, keyset, suit, suit_run
 from sekisho_tools.errors import ToolError
 from suit_tree import SIGNER, Envelope, Map, Raw, Tag, Wrap, content, head, parts, plain
 
-VENDOR, CLASS, DEVICE = b"V" * 16, b"C" * 16, b"D" * 16
+DEVICE = bytes(15) + b"\x07"  # vendor, class and device are those of tests/helpers/desk.py
 IMAGE = b"image" * 100
 NOW = 1_800_000_000
 SHA384 = [-43, hashlib.sha384(IMAGE).digest()]
@@ -582,6 +589,72 @@ def test_where_desk_and_engine_differ_the_engine_takes_less(vector: str) -> None
     data = build()
     assert (desk(data), engine(data)) == (on_desk, in_engine)
     assert in_engine is not None, why
+
+
+@pytest.fixture(scope="module")
+def waiting() -> Desk:
+    """A device that runs firmware 5 with application 3, as the table wants it, and has nothing to do."""
+    base = make_keyset()
+    content = replace(base.content, release=(keyset.ReleaseKey(SIGNER.public_key),))
+    keys = replace(base, content=content, document=keyset.sign(content, base.roots), release=(SIGNER,))
+
+    def make(sequence: int, payloads: dict[int, bytes], **options: Any) -> release.Release:
+        return release.make(sequence, payloads, key=SIGNER, vendor=VENDOR, product=CLASS, **options)
+
+    made = Desk(keys=keys, clock=NOW)
+    old = firmware("old")
+    made.factory(make(1, {0: old}), old)
+    updates = make(3, {0: firmware("third"), 1: b"app" * 99}), make(5, {0: firmware("fifth")}, ties={1: 3})
+    for update in updates:
+        download(made.power_on().engine, update.envelope, update.payloads)
+        assert made.power_on().engine.confirm() == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def fetching(waiting: Desk) -> Desk:
+    """The same device in the middle of a download."""
+    made = copy.deepcopy(waiting)
+    assert made.snapshot() == waiting.snapshot()
+    engine = made.power_on().engine
+    engine.accept(Change().tree().build())
+    engine.begin()
+    return made
+
+
+def asked(device: Desk, data: bytes) -> str | None:
+    """The reason of `accept` on a device. It leaves flash and state as they were, and nothing to go on with."""
+    up = device.power_on()
+    engine = up.engine
+    held, known = device.snapshot(), copy.deepcopy(vars(engine.state))
+    device.flash.log.clear()
+    reason = None
+    try:
+        engine.accept(data)
+    except Refused as error:
+        reason = name(error.code)
+    assert device.ops() == []
+    assert device.snapshot() == held
+    assert vars(engine.state) == known == vars(up.engine.state)
+    assert (engine.plan is None) == (reason is not None)
+    return reason
+
+
+def test_the_device_takes_the_envelope_itself(waiting: Desk, fetching: Desk) -> None:
+    up = waiting.power_on()
+    assert up.port.device == DEVICE
+    assert tuple(up.engine._view().counters) == tuple(up.engine._view().running) == (5, 3)
+    assert fetching.power_on().engine.state.phase == ledger.FETCHING
+    for device in (waiting, fetching):
+        assert asked(device, Change().tree().build()) is None
+
+
+@pytest.mark.requirement("UPE11")
+@pytest.mark.parametrize("vector", [*SAME, *DIFFERENT])
+def test_the_device_refuses_in_a_dry_run_before_any_flash_operation(vector: str, waiting: Desk, fetching: Desk) -> None:
+    data = SAME[vector][1]() if vector in SAME else DIFFERENT[vector][3]()
+    reason = SAME[vector][0] if vector in SAME else DIFFERENT[vector][1]
+    assert (asked(waiting, data), asked(fetching, data)) == (reason, reason)
 
 
 NOT_SIGNED = (
