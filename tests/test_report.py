@@ -16,7 +16,7 @@ import cbor2
 import pytest
 from helpers import powercut
 from helpers.cli import Runner
-from helpers.desk import CLASS, VENDOR, Desk, firmware
+from helpers.desk import CLASS, VENDOR, Desk, fetch, firmware
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from helpers.release import make
 from helpers.site import Product
@@ -31,6 +31,7 @@ from sekisho_tools.errors import ToolError
 
 OLD = firmware("old")
 FACTORY = make(1, {0: OLD}, vendor=VENDOR, product=CLASS)
+APPLICATIONS = [make(n, {1: bytes([n]) * 9000}, ties={0: 1}, vendor=VENDOR, product=CLASS) for n in (2, 3)]
 
 
 class Device:
@@ -131,6 +132,35 @@ def test_what_the_key_set_has_against_it_is_told(device: Device) -> None:
     device.desk.clock = ISSUED + 20 * YEAR
     device.start()
     assert any("expired" in text for text in device.wrong())
+
+
+@pytest.mark.requirement("SSS02")
+@pytest.mark.parametrize(
+    ("against", "why"),
+    [
+        ({"limits": {"fw": (1, 99), "app": (3, 99)}}, ()),
+        ({"limits": {"fw": (1, 99), "app": (4, 99)}}, ("engine:FLOOR", "below-floor")),
+        ({"limits": {"fw": (2, 99), "app": (3, 99)}}, ("engine:FLOOR", "below-floor")),
+        ({"limits": {"fw": (2, 99), "app": (4, 99)}}, ("engine:FLOOR", "below-floor", "below-floor")),
+        ({"revoked_manifests": (APPLICATIONS[1].plan.digest,)}, ("engine:MANIFEST_REVOKED", "revoked")),
+        ({"revoked_manifests": (APPLICATIONS[0].plan.digest,)}, ()),
+    ],
+    ids=["nothing", "floor of app", "floor of fw", "floors of both", "app revoked", "the app that idles revoked"],
+)
+def test_the_application_is_held_against_the_key_set_like_the_firmware(
+    device: Device, against: dict[str, Any], why: tuple[str, ...]
+) -> None:
+    """Firmware 1 with application 3; application 2 lies in the other slot."""
+    for one in APPLICATIONS:
+        fetch(device.engine, one.envelope, one.payloads)
+        assert device.desk.power_on().engine.confirm() == 0
+        device.start()
+    assert device.verdict().report.ours[report.VERDICT] == ()
+    device.engine.accept_keyset(device.desk.keys.next(**against).document)
+    device.start()
+    told = device.verdict().report
+    assert told.running()["app"][0] == 3
+    assert sorted(told.ours[report.VERDICT]) == sorted(why)
 
 
 @pytest.mark.requirement("SSS02")
