@@ -36,7 +36,12 @@ EVIDENCE = ROOT / "docs" / "evidence"
 LIMIT = 300
 """Seconds until tests or campaign count as failed because they hang."""
 
-_ENGINE_TESTS = ("tests/test_engine.py", "tests/test_engine_invariants.py", "tests/test_engine_promises.py")
+_ENGINE_TESTS = (
+    "tests/test_engine.py",
+    "tests/test_engine_invariants.py",
+    "tests/test_engine_promises.py",
+    "tests/test_digests.py",
+)
 _DOCUMENT_TESTS = ("tests/pure/test_suit.py", "tests/pure/test_cose.py", "tests/pure/test_keyset.py")
 TESTS = {
     "flash": ("tests/test_otadata.py", "tests/test_ledger_model.py", *_ENGINE_TESTS),
