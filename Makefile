@@ -94,7 +94,7 @@ drills: $(READY) ## play the runbooks (docs/runbooks) and the flows (docs/flows)
 	$(BIN)/python -m pytest -v --no-header -n 2 tests/drills
 
 fuzz: $(READY) ## hostile bytes for every parser, for a bounded time
-	$(BIN)/python tests/fuzz/run_all.py --seconds 60
+	$(BIN)/python tests/fuzz/run_all.py --seconds 60 --evidence docs/evidence
 
 test-hawkbit: $(READY) ## the tests of the device API against the real Eclipse hawkBit (Java 17, Maven)
 	$(BIN)/python scripts/hawkbit.py

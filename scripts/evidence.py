@@ -18,6 +18,7 @@ MADE_BY = {
     "powercut-full": "make powercut-full",
     "seeded-bugs": "make seeded-bugs",
     "mutation": "make mutation",
+    "fuzz": "make fuzz",
 }
 
 

@@ -1,5 +1,8 @@
 """Inputs that once broke a parser, and where fuzzing starts, on CPython and on MicroPython with a heap of 100 KB."""
 
+import inspect
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import fuzz  # noqa: E402
 import run_all  # noqa: E402
 import seeds  # noqa: E402
 import targets  # noqa: E402
-from sekisho_boot import reasons  # noqa: E402
+from sekisho import orders  # noqa: E402
+from sekisho_boot import engine, reasons  # noqa: E402
 
 NAMES = [*targets.TARGETS, *fuzz.DESK_TARGETS]
 FOUND = sorted(path for path in seeds.REGRESSIONS.glob("*/*") if path.is_file())
@@ -62,9 +66,50 @@ def test_hostile_bytes_on_micropython(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name).mkdir()
         for number, data in enumerate(seeds.seeds(name)):
             (tmp_path / name / str(number)).write_bytes(data)
-    good, table = run_all.replay(list(targets.TARGETS))
-    assert good, table
-    assert table.count(" 0 failures") == len(targets.TARGETS)
+    rows = [run_all.Row(name) for name in targets.TARGETS]
+    run_all.replay(rows)
+    assert [row.failures for row in rows] == [()] * len(rows)
+    assert {row.replayed for row in rows} == {65}
+    assert all(row.heap == run_all.HEAP + run_all.HARNESS.get(row.target, 0) for row in rows)
+
+
+def test_what_the_order_target_puts_for_the_engine_is_what_the_engine_has() -> None:
+    for right in ("RIGHT_ROLLBACK", "RIGHT_UNLOCK"):
+        assert getattr(targets.Rights, right) == getattr(engine, right)
+    source = inspect.getsource(orders)
+    assert re.findall(r"engine\b.*", source.split("# Actions.")[0].split('"""')[2]) == [
+        "engine import RIGHT_ROLLBACK, RIGHT_UNLOCK"
+    ]
+
+
+def test_a_target_that_breaks_is_on_the_page(tmp_path: Path) -> None:
+    record = {"boot": "b" * 64, "commit": "c" * 12, "seconds": 9, "seconds_each": 1, "processes": 2, "vectors": 3}
+    rows = [run_all.Row("suit", 1000, 605, 100, 12), run_all.Row("desk", 2000)]
+    run_all.write(tmp_path, record, rows)
+    page = (tmp_path / "fuzz.md").read_text()
+    assert "Recorded for boot/ bbbbbbbbbbbbbbbb, commit cccccccccccc" in page
+    assert "**2 targets, 3,000 inputs, 605 on MicroPython, 0 broke**; 9 seconds." in page
+    assert "| suit | 1,000 | 605 | 100 | 12 |" in page
+    assert "| desk | 2,000 | - | - | - |" in page
+    assert json.loads((tmp_path / "fuzz.json").read_text())["boot"] == "b" * 64
+    rows[1].failures = ("a trace",)
+    run_all.write(tmp_path, record, rows)
+    assert "**desk** broke:\n\n```\na trace\n```" in (tmp_path / "fuzz.md").read_text()
+    assert "1 broke" in (tmp_path / "fuzz.md").read_text()
+
+
+def test_a_replay_that_does_not_end_well_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that is not there, and a heap in which nothing can be loaded."""
+    monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
+    monkeypatch.setattr(run_all, "REPLAYED", 2)
+    rows = [run_all.Row("nowhere")]
+    run_all.replay(rows)
+    assert "KeyError" in rows[0].failures[0]
+    monkeypatch.setattr(run_all, "HEAP", 16)
+    rows = [run_all.Row("suit")]
+    run_all.replay(rows)
+    assert rows[0].failures
+    assert rows[0].replayed == 0
 
 
 def test_parameters_that_set_nothing_are_refused() -> None:
