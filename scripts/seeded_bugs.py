@@ -41,6 +41,7 @@ _ENGINE_TESTS = (
     "tests/test_engine_invariants.py",
     "tests/test_engine_promises.py",
     "tests/test_digests.py",
+    "tests/test_engine_edges.py",
 )
 _DOCUMENT_TESTS = ("tests/pure/test_suit.py", "tests/pure/test_cose.py", "tests/pure/test_keyset.py")
 TESTS = {
