@@ -110,6 +110,7 @@ CASES = {
     "rebooted ignores-range": "staged: begin 4096, stage",
     "cut changes-midway": "NETWORK: begin 0",
     "rebooted changes-midway": "staged: begin 4096, abort SERVER, begin 0, stage",
+    "connections that bring a sector each": STAGED,
     "no release": "NOTHING: ",
     "not a release": "CBOR: ",
     "too large": "SERVER: ",
@@ -119,9 +120,11 @@ CASES = {
     "not fetched again": "NOTHING: ",
     "engine refuses the bytes, IMAGE_FORMAT": "IMAGE_FORMAT: begin 0, abort IMAGE_FORMAT",
     "engine refuses the bytes, FLASH": "FLASH: begin 0",
+    "declined while it is fetched": "DECLINED: begin 0",
     "superseded": "staged: abort NOTHING, begin 0, stage",
     "failed lately": "RETRY_LATER:  True",
     "failed long ago": STAGED,
+    "failed before the ticks came round": "86400",
     "a download fails again and again": "[('SERVER', 3, 0, 'RETRY_LATER: ', 2400), "
     "('SERVER', 6, 0, 'RETRY_LATER: ', 19200), ('SERVER', 9, 0, 'RETRY_LATER: ', 86400)]",
     "a trial fails again and again": "[600, 1200, 2400, 38400, 76800, 86400, 86400, 86400]",
@@ -132,6 +135,7 @@ CASES = {
     "peers agree later": "BUSY: begin 0; BUSY: begin 8192; staged: begin 8192, stage ['stay', 'stay', 'leave']",
     "peers never agree": "BUSY: begin 0; BUSY: begin 8192; BUSY: begin 8192 ['stay', 'stay', 'stay']",
     "peers are dead": "BUSY: begin 0; BUSY: begin 8192; BUSY: begin 8192 ['stay', 'stay', 'stay']",
+    "peers, days without a look": "[('BUSY', 3600), ('BUSY', 3600)]",
     "peers are dead, in the end": "24",
     "peers, lock not up": "BUSY: begin 0",
     "peers, staging fails": "FLASH: begin 0 ['leave', 'stay']",
@@ -149,6 +153,12 @@ CASES = {
     "next link": "NOTHING: keyset 5",
     "gap": "NOTHING: keyset 2, keyset 3 sekisho: key set 3 accepted",
     "broken": "NOTHING:  sekisho: key set refused: CBOR",
+    "sixteen links": "16 NOTHING: keyset 2 keyset 17",
+    "and the rest": "1 NOTHING: keyset 18 NOTHING: keyset 18",
+    "lost key set": "NO_KEYSET:  staged: keyset 2, keyset 3, begin 0, stage",
+    "lost key set, a long way": "[(1, 'NO_KEYSET: '), (16, 'NO_KEYSET: keyset 2'), (3, 'staged: keyset 18')]",
+    "lost key set, broken off on the way": "['NO_KEYSET: ', 'NETWORK: keyset 2', "
+    "'staged: keyset 3, keyset 4, begin 0, stage']",
     "update all the same": STAGED,
     "no checks": "0 ['confirm']",
     "all agree": "0 ['confirm']",
@@ -156,6 +166,7 @@ CASES = {
     "one raises": "193 ['fail HEALTH']",
     "unreachable": "never confirmed [] NETWORK",
     "pauses": "[30, 60, 120, 240, 480, 960, 1920, 3600, 3600] 1",
+    "pauses, of a device that asks once a day": "[30, 15360, 30720, 61440, 86400, 86400]",
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 from helpers import images
 from helpers.site import Product, consoles, firmware, run
 from littlefs import LittleFS
+from sekisho_boot import records
 from sekisho_boot.ledger import Ledger
 from sekisho_sim.device import Limits, power_cycle
 from sekisho_sim.flash import Flash, MemPart
@@ -162,6 +163,22 @@ def test_a_download_goes_on_after_a_power_cut(product: Product, at: int) -> None
     if at == 90:  # a 64 KiB step had been recorded
         assert erased(after, "ota_1") < sectors
     assert ledger(world).counters == [2, 0]
+
+
+def test_a_device_that_lost_its_key_set_follows_the_chain_again(product: Product) -> None:
+    """Also while the server says that its newest key set is the one that the device has seen."""
+    world = product.factory(OLD, speed=20)
+    product.publish(product.release(1, OLD), OLD, product.keys.next().document, product.keys.next().next().document)
+    product.keys = product.keys.next().next()
+    run(world, "runs already")
+    assert ledger(world).keyset[0] == 3
+    data = bytearray(world.flash_path.read_bytes())
+    at = LAYOUT["sekisho"].offset + records.KEYSETS * 4096
+    data[at : at + 4 * 4096] = b"\xff" * (4 * 4096)
+    world.flash_path.write_bytes(data)
+    product.offer(2, NEW)
+    console = consoles(run(world, "release 2 runs already"))
+    assert console.index("NO_KEYSET") < console.index("key set 2 accepted") < console.index("key set 3 accepted")
 
 
 def test_a_payload_that_was_tampered_with_is_refused_and_the_old_image_goes_on(product: Product) -> None:

@@ -92,7 +92,7 @@ class Agent:
         self.failures = 0
         self._tags: dict = {}  # file of the server -> ETag of the copy that has been dealt with
         self.offered = b""  # manifest digest of the release that is wanted of people, or was last
-        self._lost = False  # the engine's newest key set is lost: follow the chain from the frozen one
+        self._lost = 0  # the engine's newest key set is lost: the version from which on the chain is followed again
         self._since = time.ticks_ms()  # start, the last failure of a release, or when `_passed` was brought up to date
         self._passed = 0  # s from the first two of these to the last, MAX_RETRY at most
         self.ran = None  # ticks, see `delay`
@@ -193,11 +193,15 @@ class Agent:
             self._packed = self._choose(envelope, plan)
             self.envelope(envelope, plan)
         except Refused as refused:
-            self._lost = refused.code == NO_KEYSET
+            lost, self._lost = self._lost, 0
+            if refused.code == NO_KEYSET:
+                self.again()  # key sets that have been dealt with are needed once more
+                self._lost = lost or keyset_version(self.engine.port.config.KEYSET)
             if refused.code != NOTHING and kind(refused.code) != "permanent":
                 self._forget("latest.suit")  # the answer may change, so it is asked for again at the next poll
             raise
         self._forget("latest.suit")
+        self._lost = 0
         digest = str(hexlify(plan.digest), "utf-8")
         if self.state.get("manifest") != digest:
             self.state = {"manifest": digest}
@@ -237,7 +241,7 @@ class Agent:
     def again(self) -> None:
         """What was refused or held back may be taken now: everything is asked for anew."""
         self._tags.clear()
-        self._lost = False
+        self._lost = 0
 
     def _forget(self, file: str) -> None:
         self._tags.pop(file, None)
@@ -259,27 +263,30 @@ class Agent:
             newest = await self._document("keyset.cose", MAX_KEYSET)
             if newest is None:
                 return
-            have, offered = self.engine.status()["keyset"], keyset_version(newest)
-            if self._lost:
-                have = keyset_version(self.engine.port.config.KEYSET)
+            have, offered = self._lost or self.engine.status()["keyset"], keyset_version(newest)
             for version in range(have + 1, min(offered, have + MAX_LINKS) + 1):
                 link = newest
                 if version != offered:
                     file = "keyset-%d.cose" % version
                     self._forget(file)
                     link = await self._document(file, MAX_KEYSET)
-                self.engine.accept_keyset(link)
-                self.say("sekisho: key set %d accepted" % version)
+                self._take_key_set(link, version)
                 self._forget("latest.suit")  # it may be judged differently now
-            self._lost = False
             if offered > have + MAX_LINKS:
                 self._forget("keyset.cose")
+            else:
+                self._lost = 0
         except Refused as refused:
             self._forget("keyset.cose")
             if refused.code in (NETWORK, RETRY_LATER):
                 raise
             if refused.code != NOTHING:
                 self._refused_key_set(refused.code)
+
+    def _take_key_set(self, document, version: int) -> None:
+        self.engine.accept_keyset(document)
+        self._lost = self._lost and version
+        self.say("sekisho: key set %d accepted" % version)
 
     def _refused_key_set(self, code: int) -> None:
         self.say("sekisho: key set refused: %s" % name(code))

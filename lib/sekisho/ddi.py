@@ -459,6 +459,10 @@ class Agent(agent.Agent):
             self._source(self._form(target))
         return plan
 
+    def again(self) -> None:
+        super().again()
+        self._keysets = []
+
     async def _key_sets(self) -> None:
         """Hands the engine the key sets among the files that are newer than its own, in their order."""
         links = []
@@ -468,15 +472,12 @@ class Agent(agent.Agent):
                 digits = file[6:-5].lstrip("-_")
                 links.append((int(digits) if digits.isdigit() and len(digits) < 9 else 1 << 29, href))
         for number, href in sorted(links):
-            have = self.engine.status()["keyset"]
-            if self._lost:
-                have = keyset_version(self.engine.port.config.KEYSET)
+            have = self._lost or self.engine.status()["keyset"]
             try:
                 if number > have:
                     document = await self._download(href, MAX_KEYSET)
                     if keyset_version(document) > have:
-                        self.engine.accept_keyset(document)
-                        self.say("sekisho: key set %d accepted" % keyset_version(document))
+                        self._take_key_set(document, keyset_version(document))
             except Refused as refused:
                 if refused.code in (NETWORK, RETRY_LATER):
                     raise

@@ -15,6 +15,8 @@ from sekisho_boot.reasons import (
     IMAGE_DIGEST,
     IMAGE_FORMAT,
     KEYSET_VERSION,
+    NETWORK,
+    NO_KEYSET,
     NOTHING,
     RETRY_LATER,
     WINDOW,
@@ -211,6 +213,11 @@ async def after_reboot(base: str, served) -> None:
         print("cut", sin, "=", await update(device(base, engine)[0]))
         agent.MAX_FAILURES = kept
         print("rebooted", sin, "=", await update(device(base, engine)[0]))
+    settings.write(settings.STATE, {})
+    await served("latest.suit", "truncates")
+    agent.MAX_FAILURES, kept = 1, agent.MAX_FAILURES
+    print("connections that bring a sector each =", await update(device(base)[0]))
+    agent.MAX_FAILURES = kept
 
 
 async def decisions(base: str, served) -> None:
@@ -237,6 +244,11 @@ async def decisions(base: str, served) -> None:
         engine.refuse_bytes = code
         print("engine refuses the bytes,", name(code), "=", await update(device(base, engine)[0]))
 
+    updater, _ = device(base)
+    answers = [None, (policy.REFUSE, 0, 3)]
+    updater.decide = lambda digest: answers.pop(0)
+    print("declined while it is fetched =", await update(updater))
+
     engine = Engine()
     engine.phase, engine.manifest, engine.kept = FETCHING, b"another", 8192
     print("superseded =", await update(device(base, engine)[0]))
@@ -248,6 +260,8 @@ async def decisions(base: str, served) -> None:
     print("failed lately =", await update(updater), 500 < await updater.look() <= 600)
     updater._since = updater._since - 601_000
     print("failed long ago =", await update(updater))
+    updater._since, updater._passed = time.ticks_add(time.ticks_ms(), 100_000_000), 0
+    print("failed before the ticks came round =", updater._quiet())
     print("staged already =", await update(updater), await updater.look())
     print("no server =", await update(device("", Engine())[0]))
 
@@ -344,6 +358,14 @@ async def peers(base: str, served) -> None:
         hour += 1
     print("peers are dead, in the end =", hour)
     settings.write(settings.STATE, {})
+    updater, _ = device(base, peers=["x"], peer_wait=24)
+    updater.group = Group(99)
+    found = [await update(updater)]
+    for ago in (-400_000_000, 100_000_000):  # ms: where the ticks stand is not known after days without a look
+        updater._kept = (time.ticks_add(time.ticks_ms(), ago),)
+        found.append(((await update(updater))[:4], updater.state["waited"]))
+    print("peers, days without a look =", found[1:])
+    settings.write(settings.STATE, {})
     print("peers, lock not up =", await update(device(base, peers=["x"])[0]))
     updater, _ = device(base, peers=["x"])
     updater.group = Group(0)
@@ -417,6 +439,21 @@ def delays() -> None:
     settings.write(settings.STATE, {})
 
 
+class Forgetful(Engine):
+    """Its newest key set was lost in flash: the chain from the frozen one leads back there."""
+
+    def __init__(self, newest=3):
+        super().__init__()
+        self.keyset, self.link, self.refuse = newest, 1, NO_KEYSET
+
+    def accept_keyset(self, document):
+        if document[8] != self.link + 1:
+            raise Refused(KEYSET_VERSION)
+        self.link += 1
+        self.refuse = NO_KEYSET if self.link < self.keyset else 0
+        self.log.append("keyset %d" % self.link)
+
+
 def raises():
     raise Refused(FLASH)
 
@@ -430,7 +467,38 @@ async def key_sets(base: str, served) -> None:
     updater, said = device(base)
     print("gap =", await served("keys", "gap") or await update(updater), said[-1])
     print("broken =", await served("keys", "broken") or await update(updater), said[-1])
+    await served("keys", "18")
+    updater, said = device(base)
+    for turn in ("sixteen links =", "and the rest ="):
+        log = (await update(updater)).split(", ")
+        print(turn, len(log), log[0], log[-1])
     await served("latest.suit", "good")
+    await served("keys", "3")
+    updater, said = device(base, Forgetful())
+    print("lost key set =", await update(updater), await update(updater))
+    await served("keys", "18")
+    updater, said = device(base, Forgetful(18))
+    found = []
+    for _ in range(3):
+        log = (await update(updater)).split(", ")
+        found.append((len(log), log[0]))
+    print("lost key set, a long way =", found)
+    await served("keys", "4")
+    updater, said = device(base, Forgetful(4))
+    whole, fails = updater._document, [1]
+
+    async def once(file, limit):
+        if file == "keyset-3.cose" and fails:
+            raise http.Failed(NETWORK, "", fails.pop())
+        return await whole(file, limit)
+
+    updater._document = once
+    found = []
+    for _ in range(3):
+        found.append(await update(updater))
+    print("lost key set, broken off on the way =", found)
+    await served("keys", "broken")
+    updater, said = device(base)
     print("update all the same =", await update(updater))
     await served("keys", "")
 
@@ -466,6 +534,11 @@ async def pauses(dead: str) -> None:
     for _ in range(9):
         found.append(await updater.look())
     print("pauses =", found, len(said))
+    updater, said = device(dead, poll=86400)
+    found = []
+    for updater.failures in (0, 9, 10, 11, 12, 99):
+        found.append(await updater.look())
+    print("pauses, of a device that asks once a day =", found)
 
 
 def main(base: str, dead: str, state: str) -> None:

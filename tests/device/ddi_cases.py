@@ -6,7 +6,7 @@ from sekisho import ddi, http, settings, store
 from sekisho_boot.ledger import IDLE, READY
 from sekisho_boot.reasons import BUSY, CLASS, EXPIRED_KEYSET, HEALTH, IMAGE_FORMAT, SIGNATURE, Refused, name
 
-from .agent_cases import CLASS_ID, Engine, settings_of
+from .agent_cases import CLASS_ID, Engine, Forgetful, settings_of
 from .http_cases import be_patient
 
 OPTIONS = {"controller": "lamp 1", "token": "secret-token-of-the-lamp"}
@@ -144,6 +144,10 @@ async def deployments(base: str) -> None:
         print("key set alone, refused,", name(code), "=", await look(agent))
         agent.engine.refuse_keyset = 0
         print("and then not,", name(code), "=", await look(agent))
+    await start(base, kind="deployment", keys=3)
+    agent = device(base, Forgetful())
+    print("key set lost =", await look(agent))
+    print("and found again =", await look(agent))
     await start(base, kind="deployment", release="running")
     print("runs already =", await look(device(base)))
     for code in (CLASS, EXPIRED_KEYSET):
