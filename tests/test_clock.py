@@ -53,6 +53,13 @@ def test_what_is_no_certificate_has_no_age() -> None:
             clock.born(good[:at] + bytes([value]) + good[at + 1 :])  # whatever it says, it ends
 
 
+def test_a_clock_behind_what_is_proved_is_raised_and_one_before_it_left_alone(device: list[int]) -> None:
+    clock.raise_to(FLOOR)
+    clock.raise_to(FLOOR - 1)
+    clock.raise_to(FLOOR)
+    assert device[1:] == [FLOOR]
+
+
 def test_a_certificate_moves_the_clock_on_and_never_back(device: list[int]) -> None:
     assert clock.proved(FLOOR)
     assert device[-1] == FLOOR + 1

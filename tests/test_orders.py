@@ -165,6 +165,21 @@ def test_an_order_is_obeyed_once_and_older_ones_never_after_it(bench: Bench) -> 
     assert values.Settings().get("poll") == 900
 
 
+def test_a_counter_serves_one_order_and_no_other(bench: Bench) -> None:
+    assert bench.orders.obey(bench.order("settings", 5, _5={"poll": 600})) == 0
+    assert bench.refusal(bench.order("settings", 5, _5={"poll": 700})) == "ORDER_REPLAY"
+    assert bench.orders.obey(bench.order("settings", 6, _5={"poll": 700})) == 0
+
+
+def test_a_device_remembers_32_signers_and_no_more(bench: Bench) -> None:
+    others = [[bytes([number]) * 8, 1] for number in range(orders.MAX_SIGNERS)]
+    bench.orders.record.update({record.COUNTERS: others})
+    assert bench.refusal(bench.order("settings", _5={"poll": 600})) == "LIMIT"
+    bench.orders.record.update({record.COUNTERS: others[1:]})
+    assert bench.orders.obey(bench.order("settings", _5={"poll": 600})) == 0
+    assert len(bench.orders.record.get(record.COUNTERS)) == orders.MAX_SIGNERS
+
+
 def test_a_refused_argument_is_a_result_and_its_counter_is_used_up(bench: Bench) -> None:
     document = bench.order("settings", 5, _5={"poll": 1})
     assert reasons.name(bench.orders.obey(document)) == "SETTING"

@@ -263,6 +263,18 @@ async def decisions(base: str, served) -> None:
     updater._since, updater._passed = time.ticks_add(time.ticks_ms(), 100_000_000), 0
     print("failed before the ticks came round =", updater._quiet())
     print("staged already =", await update(updater), await updater.look())
+    plan = Plan(release(7, b"", "/")[9:])
+    plan.targets.append(Target(b"", 0, ""))
+    plan.targets[1].component = 1
+    found = []
+    for running in ((7, 6), (6, 7), (7, 7)):
+        updater, _ = device(base)
+        updater.engine.pair = (0,) + running
+        try:
+            found.append(updater._hold(plan))
+        except Refused as refused:
+            found.append(name(refused.code))
+    print("one of two runs already =", found)
     print("no server =", await update(device("", Engine())[0]))
 
 
@@ -415,6 +427,8 @@ def delays() -> None:
     print("delay, always on =", looks(updater, False, 3600), delay.left(updater, day))
     settings.write(settings.STATE, {})
     print("delay, restarted each minute =", looks(later(3600), True, 60))
+    settings.write(settings.STATE, {})
+    print("delay, restarted, asks once a day =", looks(later(86400), True, 60))
     settings.write(settings.STATE, {})
     print("delay, wakes every ten minutes =", looks(later(600), True, 0))
     settings.write(settings.STATE, {})

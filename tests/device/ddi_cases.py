@@ -4,7 +4,7 @@ import gc
 
 from sekisho import ddi, http, settings, store
 from sekisho_boot.ledger import IDLE, READY
-from sekisho_boot.reasons import BUSY, CLASS, EXPIRED_KEYSET, HEALTH, IMAGE_FORMAT, SIGNATURE, Refused, name
+from sekisho_boot.reasons import ATTEMPTS, BUSY, CLASS, EXPIRED_KEYSET, HEALTH, IMAGE_FORMAT, SIGNATURE, Refused, name
 
 from .agent_cases import CLASS_ID, Engine, Forgetful, settings_of
 from .http_cases import be_patient
@@ -197,6 +197,18 @@ async def results(base: str) -> None:
         finish(engine, code)
         print(label, "=", await look(device(base, engine)))
         print(label, "again =", await look(device(base, engine)))
+    await start(base, kind="deployment")
+    engine = Engine()
+    for turn in range(5):
+        agent = device(base, engine)
+        print("trial without a network,", turn, "=", await look(agent))
+        agent._reached(False)
+        finish(engine, ATTEMPTS)
+    await start(base, kind="deployment")
+    engine = Engine()
+    await look(device(base, engine))
+    engine.phase, engine.last = IDLE, (0, bytes(32), 5)
+    print("nobody knows how it ended =", await look(device(base, engine)))
     await start(base, kind="deployment")
     engine = Engine()
     await look(device(base, engine))

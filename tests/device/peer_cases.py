@@ -184,6 +184,34 @@ async def relayed(ports) -> None:
     c.close()
 
 
+async def promises(ports) -> None:
+    """One promise at a time, given and taken back by whom it concerns."""
+    b, place = group(1, ports), ("127.0.0.1", 9)
+    b._send = lambda *_: None
+    b._take((peer.WANT, bytes(8), b._draw(), identity(9), identity(1)), place)
+    print("a question to another device =", b.promised())
+    b._take((peer.WANT, bytes(8), b._draw(), identity(2), identity(1)), place)
+    print("a second one asks =", b.promised() == identity(1), b._asked(identity(3)) == peer.NO)
+    print("the first one again =", b._asked(identity(1)) == peer.YES)
+    b._take((peer.BACK, bytes(8), b._draw(), identity(2), identity(3)), place)
+    print("another one is back =", b.promised() == identity(1))
+    b._take((peer.BACK, bytes(8), b._draw(), identity(2), identity(1)), place)
+    print("it is back itself =", b.promised())
+    b._heard[bytes(8)] = (identity(1), (peer.YES,))
+    b._take((peer.YES, bytes(8), bytes(8), identity(2), identity(3)), place)
+    print("a yes of another one =", len(b._heard[bytes(8)]))
+
+    async def agrees(name, kind):
+        b._asked(identity(1))
+        return peer.YES
+
+    b._tell = agrees
+    print("promised while it asked =", await outcome(b), b.leaving)
+    b.close()
+    late = time.ticks_add(time.ticks_ms(), 5_000_000)
+    print("ticks that came round =", peer._older(late, peer.LEASE), peer._older(time.ticks_ms(), peer.LEASE))
+
+
 def malformed(ports) -> None:
     a = group(0, ports)
     good = peer.pack(a.key, peer.YES, bytes(8), bytes(8), identity(1), identity(2))
@@ -206,6 +234,7 @@ async def everything(ports) -> None:
     await losses(ports[:2])
     await attacks(ports[:2])
     await relayed(ports)
+    await promises(ports)
     malformed(ports)
 
 

@@ -281,6 +281,7 @@ def test_windows_know_days_midnight_and_local_time():
         ("thu 10:00-12:00", 0, True), ("fri-wed 10:00-12:00", 0, False), ("mon-fri 10:00-12:00", 0, True),
         ("sat,thu 10:00-12:00", 0, True), ("fri 00:00-01:00", 840, False), ("fri 01:00-02:00", 840, True),
         ("23:00-12:00", 0, True), ("wed 23:00-12:00", 0, True), ("thu 23:00-12:00", 0, False),
+        ("wed 12:00-12:00", 0, True), ("thu 12:00-12:00", 0, False), ("thu 11:00-11:00", 0, True),
         ("00:00-24:00", 0, True), ("sun 00:00-24:00", 0, False), ("sun 00:00-24:00; thu 10:00-12:00", 0, True),
     )  # fmt: skip
     for text, offset, expected in cases:
