@@ -1,17 +1,24 @@
-"""Shared fixtures; importing `device_code` first makes the device packages importable on CPython."""
+"""Shared fixtures; importing `device_code` first makes the device packages importable on CPython.
+
+Nothing of boot/ is imported here: a bug that was seeded into it is for the tests to find.
+"""
+
+from __future__ import annotations
 
 import gc
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sekisho_tools.device_code  # noqa: F401
-from helpers import company as companies
 from helpers import needs
 from sekisho_tools import leftovers
+
+if TYPE_CHECKING:
+    from helpers.company import Company
 
 pytest_plugins = ["requirements_plugin"]
 
@@ -62,6 +69,8 @@ def company(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> companies.Company:
+) -> Company:
     """A desk with keys, key sets and releases, in the working directory."""
+    from helpers import company as companies
+
     return companies.open_company(tmp_path_factory, tmp_path, capsys, monkeypatch)

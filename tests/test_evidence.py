@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -86,6 +88,15 @@ def test_every_seeded_bug_still_finds_the_text_that_it_changes() -> None:
         assert old != new
         source = (device_code.BOOT / "sekisho_boot" / f"{module}.py").read_text()
         assert source.count(old) == 1, why
+
+
+def test_what_all_tests_share_imports_nothing_of_boot() -> None:
+    """Else a seeded bug that breaks an import keeps every test from running, which is no verdict."""
+    ask = "import conftest, sys; print([name for name in sys.modules if name.startswith('sekisho_boot')])"
+    path = [str(ROOT / room) for room in ("tests", "tools", "host_sim")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_text_that_a_seeded_bug_leaves_is_python() -> None:
