@@ -1,11 +1,12 @@
 """Writes the pages that are generated: docs/commands.md, docs/reasons.md and docs/settings.md from the code,
-docs/threat-model.md from docs/threats.toml.
+docs/threat-model.md from docs/threats.toml, docs/promises.md from docs/promises.toml and the tests' markers.
 
 ``--check`` writes nothing and fails when a page is not what the code says.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -57,6 +58,16 @@ there are the chip's eFuses ([efuses.md](efuses.md)). The fifth has won that dev
 What is protected, in this order: that no image is chosen which was not verified; that a device always comes back with a
 verified image; that old flaws do not return; that secrets of owner and maker stay theirs; that what a device says of
 itself is true.
+"""
+
+
+PROMISES_HEAD = """\
+# What the engine promises
+
+Invariants and rules of the first update engine ([states](engine.md), [flash format](flash-format.md)), each with the
+tests that try to break it: they carry its number or name as a marker, `invariant` or `rule`. `make docs` writes this
+page from `docs/promises.toml` and those markers; it fails where a promise has no test, and where a marker names none.
+The power-cut campaign judges the invariants from outside, at every flash state (`make powercut`).
 """
 
 
@@ -131,12 +142,43 @@ def threats_page() -> str:
     return "\n".join(parts)
 
 
+def marked(directory: Path) -> dict[tuple[str, str], list[str]]:
+    """(kind, id) of each marker `invariant` and `rule` -> tests that carry it, as path::name."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(directory.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute):
+                    for value in mark.args if mark.func.attr in ("invariant", "rule") else ():
+                        name = f"{path.relative_to(directory.parent).as_posix()}::{node.name}"  # type: ignore[attr-defined]
+                        found.setdefault((mark.func.attr, str(ast.literal_eval(value))), []).append(name)
+    return found
+
+
+def promises_page(directory: Path = ROOT / "tests") -> str:
+    """docs/promises.md."""
+    shown, parts = marked(directory), [PROMISES_HEAD]
+    for kind, entries in tomllib.loads((ROOT / "docs" / "promises.toml").read_text()).items():
+        parts.append(f"## {kind.capitalize()}s\n")
+        for name, entry in entries.items():
+            tests = shown.pop((kind, name), None)
+            if not tests:
+                raise SystemExit(f"error[PROMISE]: no test carries the marker of {kind} {name}.")
+            lines = "".join(f"* `{test}`\n" for test in tests)
+            parts.append(f"### {kind.capitalize()} {name}\n\n{entry['text']}\n\n{lines}")
+    if shown:
+        (kind, name), tests = shown.popitem()
+        raise SystemExit(f"error[PROMISE]: {tests[0]} names {kind} {name}, which docs/promises.toml does not have.")
+    return "\n".join(parts)
+
+
 SETTINGS_MARK = "|---|---|---|---|---|---|---|\n"
 PAGES: dict[str, Callable[[], str]] = {
     "docs/commands.md": commands_page,
     "docs/reasons.md": reasons_page,
     "docs/settings.md": settings_page,
     "docs/threat-model.md": threats_page,
+    "docs/promises.md": promises_page,
 }
 
 

@@ -173,11 +173,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.invariant(6)
 def test_the_agent_ends_in_an_update_or_a_reason(answers: dict[str, str], case: str) -> None:
     assert answers[case].startswith(CASES[case])
 
 
 @pytest.mark.requirement("UPD02")
+@pytest.mark.rule("retries")
 def test_failures_make_the_pauses_longer_and_longer(answers: dict[str, str]) -> None:
     assert answers["pauses"].startswith(CASES["pauses"])
 

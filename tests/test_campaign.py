@@ -36,6 +36,7 @@ def first_step(runner: Runner) -> campaign.Step:
 
 @pytest.mark.requirement("UPE14", "ORG07")
 @pytest.mark.parametrize("name", ["first-boot", "unhealthy", "scrub"])
+@pytest.mark.invariant(2)
 def test_every_first_cut_of_a_short_scenario_holds(device, name):
     numbers = campaign.run(scenario(name), SMOKE, device)
     assert numbers.failures == []
@@ -201,6 +202,7 @@ def test_the_judge_sees_a_flash_that_nothing_can_boot():
 
 @pytest.mark.requirement("UPE14")
 @pytest.mark.parametrize("name", ["download", "swap", "trial-confirm", "key-sets", "two-components"])
+@pytest.mark.invariant(9)
 def test_a_memory_error_anywhere_leaves_nothing_half_done(device, name):
     failed, fine = campaign.starve(scenario(name), device, [*range(2000, 100_000, 3500), 150_000, 200_000])
     assert failed > 5
@@ -223,6 +225,7 @@ def test_a_campaign_that_takes_too_long_is_an_error_and_with_a_checkpoint_an_end
     assert campaign.campaign(["swap"], SMOKE, 1, minutes=1e-4, checkpoint=tmp_path / "kept.jsonl") == []
 
 
+@pytest.mark.invariant(2)
 def test_a_second_cut_hits_what_the_first_one_left(device):
     """The recovery of a key set replacement is the application's: it is cut until the goal is reached."""
     effort = dataclasses.replace(SMOKE, second_seeds=(0,), sample=40)

@@ -106,6 +106,7 @@ def test_an_image_with_nearly_its_digest_is_not_staged(desk, flash_reads_near, m
 @NEAR
 @pytest.mark.requirement("UPE10")
 @pytest.mark.parametrize("made", [UPDATE, APP_ONLY], ids=["fw", "app"])
+@pytest.mark.invariant(1, 5)
 def test_an_image_with_nearly_its_digest_is_not_made_bootable(desk, flash_reads_near, made):
     if made is APP_ONLY:
         confirmed(desk, BOTH)

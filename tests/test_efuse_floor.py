@@ -64,6 +64,7 @@ def device(hw_floor: int, *, opted: bool = True) -> tuple[Desk, Up]:
 
 @pytest.mark.requirement("UPE16")
 @pytest.mark.parametrize(("hw_floor", "burnt"), [(0, 0), (1, 1), (2, 2), (3, 3), (9, 3)])
+@pytest.mark.rule("efuse-floor")
 def test_burns_the_smaller_of_key_set_floor_and_running_image(hw_floor, burnt):
     desk, up = device(hw_floor)
     registers = Registers()
@@ -73,6 +74,7 @@ def test_burns_the_smaller_of_key_set_floor_and_running_image(hw_floor, burnt):
     assert registers.fuses.secure_version == burnt
 
 
+@pytest.mark.rule("efuse-floor")
 def test_without_opting_in_nothing_is_burnt():
     desk, up = device(3, opted=False)
     up.engine.confirm()
@@ -82,6 +84,7 @@ def test_without_opting_in_nothing_is_burnt():
 
 
 @pytest.mark.requirement("UPE16", "UPE03")
+@pytest.mark.rule("efuse-floor")
 def test_a_lower_idle_image_is_unbootable_before_the_floor_rises_and_refused_after():
     desk, up = device(3)
     up.engine.confirm()

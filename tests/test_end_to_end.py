@@ -215,6 +215,8 @@ def test_the_application_can_ask_what_is_going_on(product: Product) -> None:
         assert f" {name}" in console
 
 
+@pytest.mark.invariant(9)
+@pytest.mark.rule("start")
 def test_the_application_runs_even_where_the_engine_cannot(product: Product) -> None:
     """A build without its configuration is broken, but not dead."""
     world = product.factory(OLD)
@@ -222,6 +224,7 @@ def test_the_application_runs_even_where_the_engine_cannot(product: Product) -> 
     assert "the application goes on alone" in consoles(run(world, "safe state: agent-broke\napplication"))
 
 
+@pytest.mark.rule("watchdog")
 def test_the_watchdog_of_the_trial_is_fed_once_the_image_is_confirmed(product: Product) -> None:
     world = product.factory(OLD, speed=10)
     product.offer(2, NEW)
@@ -230,6 +233,7 @@ def test_the_watchdog_of_the_trial_is_fed_once_the_image_is_confirmed(product: P
     assert [result.cause for result in results] == ["timeout"], consoles(results)
 
 
+@pytest.mark.rule("watchdog")
 def test_a_product_can_end_the_watchdog_with_one_planned_restart(product: Product) -> None:
     world = product.factory(OLD)
     source = config.render(product.device) + "WATCHDOG = False\n"
@@ -290,6 +294,7 @@ def test_firmware_and_application_are_updated_together_and_one_by_one(product: P
 
 
 @pytest.mark.requirement("UPE01")
+@pytest.mark.invariant(5)
 def test_of_an_application_no_more_is_mounted_than_was_verified(product: Product) -> None:
     """An image smaller than its slot: behind it lie bytes that nobody hashed, and the file system ends before them."""
     world = product.factory(OLD)
@@ -331,6 +336,7 @@ def test_an_application_that_breaks_down_later_leaves_the_agent_at_work(product:
 
 
 @pytest.mark.parametrize("label", ["data", "vfs"])
+@pytest.mark.rule("file-systems")
 def test_a_damaged_file_system_neither_stops_the_start_nor_is_formatted(product: Product, label: str) -> None:
     world = product.factory(OLD)
     part = LAYOUT[label]
@@ -343,6 +349,8 @@ def test_a_damaged_file_system_neither_stops_the_start_nor_is_formatted(product:
     assert slot(world, label, part.size) == noise
 
 
+@pytest.mark.invariant(5)
+@pytest.mark.rule("start")
 def test_no_file_can_take_the_place_of_a_module(product: Product) -> None:
     trap = b"print('trap')\n"
     files = dict.fromkeys(("hashlib.py", "sekisho_config.py", "boot.py", "main.py", "lib/binascii.py"), trap)

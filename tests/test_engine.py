@@ -62,6 +62,7 @@ def test_an_unhealthy_image_returns_to_the_old_one_with_the_reason(desk):
     assert up.engine.status()["counters"] == (1, 0)
 
 
+@pytest.mark.invariant(2)
 def test_pulling_the_plug_during_a_trial_is_no_evidence_until_three_attempts(desk):
     up = update(desk)
     for _ in range(2):
@@ -73,6 +74,7 @@ def test_pulling_the_plug_during_a_trial_is_no_evidence_until_three_attempts(des
     assert update(desk).running == 1  # never banned
 
 
+@pytest.mark.rule("probe")
 def test_the_first_boot_learns_that_the_bootloader_knows_rollback(desk):
     up = desk.power_on()
     assert up.boots == 2
@@ -80,6 +82,7 @@ def test_the_first_boot_learns_that_the_bootloader_knows_rollback(desk):
     assert desk.power_on().boots == 1
 
 
+@pytest.mark.invariant(1)
 def test_nothing_is_bootable_in_the_idle_slot_before_the_engine_verified_it(desk):
     engine = desk.power_on().engine
     fetch(engine, UPDATE.envelope, UPDATE.payloads)
@@ -96,6 +99,7 @@ def test_nothing_is_bootable_in_the_idle_slot_before_the_engine_verified_it(desk
         (make(2, {FW: NEW}, size=1 << 20), "IMAGE_SIZE"),
     ],
 )
+@pytest.mark.invariant(6)
 def test_refuses_before_any_write(desk, made, name):
     engine = desk.power_on().engine
     desk.flash.log.clear()
@@ -111,6 +115,7 @@ def test_a_tampered_image_is_refused_at_stage_and_never_bootable(desk):
     assert desk.power_on().running == 0
 
 
+@pytest.mark.invariant(5)
 def test_flash_that_changed_after_staging_is_refused_at_boot(desk):
     fetch(desk.power_on().engine, UPDATE.envelope, UPDATE.payloads)
     desk.flash.buffer[0x20000 + 9000] ^= 1
@@ -130,6 +135,7 @@ def test_a_broken_download_resumes_where_it_was(desk):
 BOTH = make(3, {FW: NEWER, APP: b"app three" * 700})
 
 
+@pytest.mark.rule("pairs")
 def test_two_components_move_together_and_come_back_together(desk):
     up = update(desk, BOTH)
     assert up.running == 1
@@ -141,6 +147,7 @@ def test_two_components_move_together_and_come_back_together(desk):
     assert up.decision.app[1] == 6300
 
 
+@pytest.mark.rule("application-trial", "pairs")
 def test_an_app_alone_is_a_trial_of_a_new_pair(desk):
     update(desk, BOTH).engine.confirm()
     app = make(4, {APP: b"app four" * 600}, ties={FW: 3})
@@ -179,6 +186,7 @@ def updated() -> tuple[Desk, Up]:
 
 
 @pytest.mark.requirement("UPE02", "UPE03")
+@pytest.mark.rule("permit")
 def test_an_operators_permit_brings_the_old_image_back_once(updated):
     desk, up = updated
     order = permit(desk, up)
@@ -207,6 +215,7 @@ def test_an_operators_permit_brings_the_old_image_back_once(updated):
         ({"key": signer("release", 0)}, "KEY_UNKNOWN"),
     ],
 )
+@pytest.mark.rule("permit")
 def test_a_permit_that_does_not_fit_is_refused_without_a_write(updated, changes, name):
     desk, up = updated
     order = permit(desk, up, **changes)

@@ -87,6 +87,7 @@ def order(desk: Desk, right: int, nonce: int, argument: bytes = b"", *, behind: 
 
 
 @pytest.mark.requirement("UPE02")
+@pytest.mark.invariant(7)
 def test_a_device_that_lost_its_whole_partition_is_locked_until_an_operators_order_and_then_updates(desk):
     confirmed(desk)
     lose(desk, *range(16))
@@ -251,6 +252,8 @@ def test_no_nonce_is_zero_whatever_the_chip_draws(desk, monkeypatch):
 
 @pytest.mark.requirement("UPE02", "UPE03")
 @pytest.mark.parametrize("selects", [0, 1])
+@pytest.mark.invariant(4)
+@pytest.mark.rule("permit")
 def test_a_permit_selects_its_target_and_keeps_the_entry_of_the_running_image(desk, selects):
     """Even where the application called ESP-IDF's own `set_boot` just before."""
     engine_ = confirmed(desk).engine
@@ -280,6 +283,7 @@ def exactly(size: int) -> bytes:
 
 @pytest.mark.requirement("UPE11")
 @pytest.mark.parametrize(("component", "room"), [(FW, 0x10000), (APP, 0x4000)])
+@pytest.mark.invariant(8)
 def test_a_payload_as_large_as_its_slot_is_taken_and_one_byte_more_is_not(desk, component, room):
     confirmed(desk, BOTH)
     ties = {APP: 3} if component == FW else {FW: 3}
@@ -329,6 +333,7 @@ def test_an_image_exactly_at_the_hardware_floor_is_allowed(fuse, taken):
 # -- ways back -------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("runs")
 def test_an_image_that_used_up_its_attempts_from_inside_resets_to_the_old_one(desk):
     """Its engine ran too often in the last attempt: going on in it would be no way back."""
     up = update(desk)
@@ -386,6 +391,7 @@ def test_a_fallback_that_is_accepted_leaves_one_entry(desk):
 
 
 @pytest.mark.parametrize("selects", [None, 0, 1])
+@pytest.mark.rule("probe", "otadata")
 def test_the_probe_keeps_a_valid_entry_for_the_running_slot_all_along_and_leaves_one(desk, selects):
     part = desk.part("otadata")
     if selects is not None:  # 1: of the empty slot, from which the bootloader falls back
@@ -410,6 +416,7 @@ def test_a_confirmation_that_was_cut_off_is_finished_at_the_next_start(desk):
 # -- what else a dropped or accepted update leaves -------------------------------------------------
 
 
+@pytest.mark.invariant(4)
 def test_an_update_that_was_begun_and_given_up_leaves_the_idle_image(desk):
     confirmed(desk)
     fetch(desk.power_on().engine, make(3, {FW: NEWER}).envelope, {FW: NEWER}, until=0)
@@ -417,6 +424,8 @@ def test_an_update_that_was_begun_and_given_up_leaves_the_idle_image(desk):
     assert desk.flash.read(desk.layout["ota_0"].offset, 1) == b"\xe9"
 
 
+@pytest.mark.invariant(4)
+@pytest.mark.rule("failed")
 def test_an_application_that_is_refused_at_boot_leaves_the_idle_firmware(desk):
     confirmed(desk, BOTH)
     stage(desk, APP_ONLY)

@@ -95,6 +95,7 @@ def rerun(desk: Desk, running: int):
 
 
 @pytest.mark.requirement("UPE10")
+@pytest.mark.invariant(1)
 def test_at_every_write_of_a_download_the_idle_slot_is_not_bootable(desk):
     confirmed(desk)  # so that the idle slot holds a bootable image when the download begins
     writer = desk.power_on().engine
@@ -109,6 +110,8 @@ def test_at_every_write_of_a_download_the_idle_slot_is_not_bootable(desk):
 
 
 @pytest.mark.requirement("UPE10")
+@pytest.mark.invariant(1)
+@pytest.mark.rule("target")
 def test_the_first_sector_is_erased_before_any_other_byte_of_the_slot_is_touched(desk):
     confirmed(desk)
     desk.flash.log.clear()
@@ -119,6 +122,7 @@ def test_the_first_sector_is_erased_before_any_other_byte_of_the_slot_is_touched
     assert not [op for op in touched if op.kind == "program" and op.address < slot.offset + SECTOR]
 
 
+@pytest.mark.invariant(1)
 def test_the_first_page_of_a_verified_image_is_written_last(desk):
     stage(desk)
     desk.flash.log.clear()
@@ -133,6 +137,7 @@ def test_the_first_page_of_a_verified_image_is_written_last(desk):
 
 @pytest.mark.requirement("UPE10")
 @pytest.mark.parametrize("where", ["ota_1", "holding"])
+@pytest.mark.invariant(1, 5)
 def test_what_changed_after_staging_never_becomes_bootable(desk, where):
     stage(desk)
     if where == "holding":
@@ -145,6 +150,7 @@ def test_what_changed_after_staging_never_becomes_bootable(desk, where):
 
 
 @pytest.mark.requirement("UPE01")
+@pytest.mark.invariant(5)
 def test_a_staged_envelope_that_was_exchanged_is_dropped(desk):
     stage(desk)
     other = make(5, {FW: NEW})
@@ -160,6 +166,7 @@ def test_a_staged_envelope_that_is_lost_is_dropped(desk):
     assert (up.running, last(up)) == (0, "STAGED_CHANGED")
 
 
+@pytest.mark.rule("target")
 def test_a_staged_record_that_names_the_running_slot_is_refused_and_the_running_image_untouched(desk):
     stage(desk)
     book = Ledger(desk.part("sekisho"))
@@ -180,6 +187,8 @@ def test_a_staged_mask_that_the_manifest_does_not_have_is_refused(desk):
     assert (up.running, last(up)) == (0, "STAGED_CHANGED")
 
 
+@pytest.mark.invariant(1)
+@pytest.mark.rule("failed")
 def test_an_update_that_was_refused_at_boot_leaves_nothing_bootable_behind(desk):
     """The slot record and first sector of an earlier try may lie there when the verdict turns (a cut)."""
     stage(desk)
@@ -246,6 +255,7 @@ def _put(at: int, value: bytes):
         (_rehashed(_put(24, b"\x00\x00\x00\x60")), "IMAGE_FORMAT"),  # where there is no memory
     ],
 )
+@pytest.mark.rule("bootloader-checks")
 def test_an_image_that_the_bootloader_would_refuse_is_refused_before_it_is_staged(desk, image, name):
     up = desk.power_on()
     made = make(2, {FW: image})
@@ -255,6 +265,7 @@ def test_an_image_that_the_bootloader_would_refuse_is_refused_before_it_is_stage
     assert not bootable(desk, "ota_1")
 
 
+@pytest.mark.rule("bootloader-checks")
 def test_a_combined_firmware_file_is_refused_at_its_first_block(desk):
     up = desk.power_on()
     combined = images.bootloader().ljust(0x8000, b"\xff") + NEW
@@ -272,6 +283,8 @@ def entries(desk: Desk):
 
 
 @pytest.mark.requirement("UPE14")
+@pytest.mark.invariant(2)
+@pytest.mark.rule("otadata")
 def test_a_cut_between_erase_and_program_of_an_otadata_entry_is_harmless_at_every_step(desk):
     """Every otadata write of an update, by engine and bootloader, is cut right after its erase."""
     base = desk.snapshot()
@@ -300,6 +313,7 @@ def test_a_cut_between_erase_and_program_of_an_otadata_entry_is_harmless_at_ever
 
 
 @pytest.mark.requirement("UPE14")
+@pytest.mark.invariant(2)
 def test_the_plug_may_be_pulled_twice_in_a_trial_and_the_third_start_may_confirm(desk):
     up = update(desk)
     for _ in range(2):
@@ -310,6 +324,7 @@ def test_the_plug_may_be_pulled_twice_in_a_trial_and_the_third_start_may_confirm
 
 
 @pytest.mark.requirement("UPE13")
+@pytest.mark.invariant(9)
 def test_an_attempt_is_counted_before_the_slot_is_selected(desk):
     stage(desk)
     desk.flash.log.clear()
@@ -326,6 +341,7 @@ def test_an_attempt_is_counted_before_the_slot_is_selected(desk):
 
 
 @pytest.mark.requirement("UPE13", "UPE14")
+@pytest.mark.invariant(9)
 def test_an_image_that_never_comes_to_its_engine_is_tried_three_times(desk):
     """The new image hangs before the engine: only the bootloader sees it, and the old engine counts."""
     stage(desk)
@@ -343,6 +359,8 @@ def test_an_image_that_never_comes_to_its_engine_is_tried_three_times(desk):
 
 
 @pytest.mark.requirement("UPE13")
+@pytest.mark.invariant(9)
+@pytest.mark.rule("runs")
 def test_waking_from_deep_sleep_in_a_trial_again_and_again_ends_it(desk):
     """Deep sleep and soft reset skip the bootloader, so otadata never says ABORTED: the engine itself counts."""
     up = update(desk)
@@ -364,6 +382,7 @@ def test_waking_from_deep_sleep_in_a_trial_again_and_again_ends_it(desk):
 
 
 @pytest.mark.requirement("UPE14")
+@pytest.mark.invariant(4)
 def test_while_a_trial_is_repeated_otadata_keeps_the_way_back(desk):
     """A further attempt that is made from inside the trial slot would overwrite the entry of the old image."""
     confirmed(desk)
@@ -381,6 +400,7 @@ def test_while_a_trial_is_repeated_otadata_keeps_the_way_back(desk):
     assert (up.running, degraded(up)) in ((0, ""), (1, ""))
 
 
+@pytest.mark.rule("runs", "application-trial")
 def test_waking_from_deep_sleep_in_the_trial_of_an_application_is_counted_too(desk):
     confirmed(desk, BOTH)
     up = update(desk, APP_ONLY)
@@ -396,6 +416,7 @@ def test_waking_from_deep_sleep_in_the_trial_of_an_application_is_counted_too(de
 
 
 @pytest.mark.requirement("UPE13")
+@pytest.mark.rule("watchdog")
 def test_the_watchdog_is_armed_at_every_start_inside_a_trial_and_at_no_other(desk):
     assert desk.power_on().port.dogs == []
     assert update(desk).port.dogs == [300]
@@ -409,6 +430,8 @@ def test_the_watchdog_is_armed_at_every_start_inside_a_trial_and_at_no_other(des
 
 @pytest.mark.requirement("UPE13")
 @pytest.mark.parametrize("components", ["fw", "app"])
+@pytest.mark.invariant(9)
+@pytest.mark.rule("watchdog")
 def test_a_trial_whose_start_cannot_be_counted_ends_by_its_watchdog_all_the_same(desk, monkeypatch, components):
     """The catch-all of _boot.py lets the image on trial run after a fault of the engine: then too its time must end."""
     if components == "fw":
@@ -428,6 +451,7 @@ def test_a_trial_whose_start_cannot_be_counted_ends_by_its_watchdog_all_the_same
 
 
 @pytest.mark.parametrize("error", [MemoryError, ValueError, OSError])
+@pytest.mark.invariant(9)
 def test_an_exception_inside_the_engine_is_counted_and_ends_the_update_after_four(desk, monkeypatch, error):
     stage(desk)
 
@@ -451,6 +475,7 @@ def test_an_exception_inside_the_engine_is_counted_and_ends_the_update_after_fou
 
 @pytest.mark.requirement("UPE14")
 @pytest.mark.parametrize("cuts", [engine.MAX_FAULTS - 1, engine.MAX_FAULTS])
+@pytest.mark.invariant(2, 9)
 def test_pulling_the_plug_while_installing_ends_the_update_after_four_times_and_bans_nothing(desk, monkeypatch, cuts):
     stage(desk)
 
@@ -489,6 +514,7 @@ def test_an_exception_after_the_image_was_revealed_leaves_a_device_that_updates(
     assert confirmed(desk, make(5, {FW: NEWER})).engine.status()["counters"] == (5, 0)
 
 
+@pytest.mark.rule("retries")
 def test_tries_of_a_download_are_counted_per_manifest_and_forgotten_when_it_is_confirmed(desk):
     for tries in (1, 2, 3):
         up = desk.power_on()
@@ -513,6 +539,7 @@ def test_another_update_cannot_take_over_a_download_without_ending_it_first(desk
     assert refusal(up.begin) == "BUSY"
 
 
+@pytest.mark.rule("otadata")
 def test_begin_makes_otadata_say_one_thing_before_anything_is_written(desk):
     up = desk.power_on()
     otadata.select(desk.part("otadata"), 0, otadata.VALID)  # as after a probe or a trial: two entries
@@ -529,6 +556,7 @@ def test_begin_makes_otadata_say_one_thing_before_anything_is_written(desk):
 
 
 @pytest.mark.requirement("UPE02")
+@pytest.mark.invariant(3)
 def test_counters_are_raised_by_confirming_and_by_nothing_before(desk):
     up = update(desk)
     assert up.engine.status()["counters"] == (1, 0)
@@ -564,6 +592,7 @@ def banks_gone(desk: Desk) -> None:
 
 
 @pytest.mark.requirement("UPE02")
+@pytest.mark.invariant(3, 7)
 def test_with_both_banks_gone_the_running_slots_record_proves_the_counter(desk):
     confirmed(desk)
     banks_gone(desk)
@@ -605,6 +634,8 @@ def test_an_envelope_proves_only_the_image_that_it_names(desk):
 
 
 @pytest.mark.requirement("UPE02")
+@pytest.mark.invariant(3, 7)
+@pytest.mark.rule("ledger-maximum")
 def test_one_readable_counter_record_is_enough_when_no_bank_counts(desk):
     confirmed(desk)
     start = desk.layout["sekisho"].offset
@@ -618,6 +649,7 @@ def test_one_readable_counter_record_is_enough_when_no_bank_counts(desk):
 
 
 @pytest.mark.parametrize("how", ["record", "image", "signature"])
+@pytest.mark.invariant(7)
 def test_where_nothing_proves_a_counter_the_device_runs_and_is_locked(desk, how):
     confirmed(desk)
     banks_gone(desk)
@@ -639,6 +671,7 @@ def test_where_nothing_proves_a_counter_the_device_runs_and_is_locked(desk, how)
 
 
 @pytest.mark.requirement("UPE02")
+@pytest.mark.invariant(7)
 def test_with_the_whole_partition_erased_the_constants_of_the_build_are_a_floor(desk):
     confirmed(desk)
     for sector in range(16):
@@ -649,6 +682,7 @@ def test_with_the_whole_partition_erased_the_constants_of_the_build_are_a_floor(
     assert refusal(up.engine.accept, FACTORY.envelope) == "SEQUENCE"
 
 
+@pytest.mark.rule("ledger-foreign")
 def test_a_ledger_of_a_newer_format_is_left_alone(desk):
     confirmed(desk)
     body = bytes((2, ledger.COUNTERS)) + bytes(58)
@@ -666,6 +700,7 @@ def test_a_ledger_of_a_newer_format_is_left_alone(desk):
 
 
 @pytest.mark.parametrize("selects", [0, 1])
+@pytest.mark.rule("confirm")
 def test_after_a_fallback_the_old_image_cannot_confirm_the_new_one(desk, selects):
     """The engine was kept from its work (no memory, say), and the application calls confirm at once."""
     assert update(desk).running == 1
@@ -677,6 +712,7 @@ def test_after_a_fallback_the_old_image_cannot_confirm_the_new_one(desk, selects
     assert desk.power_on().engine.status()["counters"] == (1, 0)
 
 
+@pytest.mark.rule("confirm")
 def test_after_the_esp_idf_call_blessed_the_wrong_slot_nothing_is_confirmed(desk):
     """`mark_app_valid` acts on the active entry, whoever runs: after a fallback that is the other slot's."""
     update(desk)
@@ -687,6 +723,7 @@ def test_after_the_esp_idf_call_blessed_the_wrong_slot_nothing_is_confirmed(desk
     assert desk.ops() == []
 
 
+@pytest.mark.rule("confirm")
 def test_without_a_trial_there_is_nothing_to_confirm(desk):
     up = confirmed(desk)
     desk.flash.log.clear()
@@ -694,6 +731,8 @@ def test_without_a_trial_there_is_nothing_to_confirm(desk):
     assert desk.ops() == []
 
 
+@pytest.mark.invariant(3)
+@pytest.mark.rule("one-rule")
 def test_after_a_bootloader_fallback_the_device_updates_into_the_broken_slot(desk):
     confirmed(desk)
     damage(desk, "ota_1")
@@ -708,6 +747,7 @@ def test_after_a_bootloader_fallback_the_device_updates_into_the_broken_slot(des
     assert (up.running, degraded(up), up.engine.status()["counters"]) == (1, "", (3, 0))
 
 
+@pytest.mark.rule("one-rule")
 def test_a_choice_that_only_lost_its_otadata_entry_is_brought_back(desk):
     confirmed(desk)
     for sector in (0, 1):
@@ -717,6 +757,8 @@ def test_a_choice_that_only_lost_its_otadata_entry_is_brought_back(desk):
     assert otadata.selected(desk.part("otadata")) == (1, otadata.VALID)
 
 
+@pytest.mark.invariant(9)
+@pytest.mark.rule("one-rule")
 def test_a_choice_that_the_bootloader_refuses_again_and_again_is_given_up(desk, monkeypatch):
     """The engine finds the image right and the bootloader does not: no loop without end."""
     confirmed(desk)
@@ -733,6 +775,7 @@ def test_a_choice_that_the_bootloader_refuses_again_and_again_is_given_up(desk, 
 
 
 @pytest.mark.requirement("UPE14")
+@pytest.mark.invariant(4)
 def test_while_an_image_is_on_trial_nobody_touches_the_other_slot(desk):
     up = update(desk)
     for call, arguments in (
@@ -755,6 +798,7 @@ def test_a_trial_that_lost_its_image_returns_with_the_reason(desk):
     assert is_blank(desk.part("otadata"), entries(desk).index(None))
 
 
+@pytest.mark.rule("otadata")
 def test_without_a_selected_and_valid_slot_nothing_is_accepted(desk):
     confirmed(desk)
     other = Port(desk, 0)
@@ -764,6 +808,7 @@ def test_without_a_selected_and_valid_slot_nothing_is_accepted(desk):
 # -- the bootloader without rollback ---------------------------------------------------------------
 
 
+@pytest.mark.rule("probe")
 def test_without_rollback_in_the_bootloader_firmware_is_refused_by_name_and_applications_are_not():
     desk = Desk(profile=bootloader.NO_ROLLBACK)
     desk.factory(FACTORY, OLD)
@@ -952,6 +997,7 @@ def test_a_key_set_is_in_flash_before_the_ledger_knows_of_it(desk):
 # -- two components --------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("pairs")
 def test_an_application_from_another_release_is_not_mounted_with_this_firmware(desk):
     """Mixed and matched: a genuine slot record and image of the application, but not of this pair."""
     confirmed(desk, BOTH)
@@ -977,6 +1023,8 @@ def test_a_pair_of_the_other_firmware_slot_is_not_taken_for_this_one(desk):
 
 
 @pytest.mark.parametrize("where", ["image", "record"])
+@pytest.mark.invariant(5)
+@pytest.mark.rule("pairs")
 def test_an_application_that_changed_in_flash_is_not_mounted(desk, where):
     up = confirmed(desk, BOTH)
     slot = 0 if up.decision.app[0].offset == desk.layout["app_0"].offset else 1
@@ -989,6 +1037,7 @@ def test_an_application_that_changed_in_flash_is_not_mounted(desk, where):
     assert confirmed(desk, make(5, {FW: OLD, APP: APP_B})).decision.app[1] == len(APP_B)
 
 
+@pytest.mark.rule("pairs")
 def test_a_firmware_that_falls_back_brings_its_own_application_back(desk):
     confirmed(desk, BOTH)
     up = update(desk, make(5, {FW: NEW, APP: APP_B}))
@@ -999,6 +1048,7 @@ def test_a_firmware_that_falls_back_brings_its_own_application_back(desk):
     assert (up.decision.app[1], up.engine.status()["counters"], degraded(up)) == (len(APP_A), (3, 3), "")
 
 
+@pytest.mark.rule("pairs")
 def test_a_pair_whose_application_was_overwritten_is_void_and_its_firmware_runs_alone(desk):
     confirmed(desk, BOTH)  # ota_1 with a
     confirmed(desk, make(5, {FW: NEW, APP: APP_B}))  # ota_0 with b; ota_1 still pairs with a
@@ -1020,6 +1070,7 @@ def test_an_application_on_trial_that_loses_its_image_returns_to_the_paired_one(
     assert desk.power_on().decision.app[1] == len(APP_A)
 
 
+@pytest.mark.rule("ties")
 def test_an_application_update_names_the_firmware_it_needs(desk):
     confirmed(desk)
     engine_ = desk.power_on().engine
@@ -1049,6 +1100,7 @@ def test_without_application_slots_an_application_is_refused_by_name():
 # -- what the agent may do wrong -------------------------------------------------------------------
 
 
+@pytest.mark.invariant(8)
 def test_bytes_out_of_order_too_many_or_too_few_are_refused(desk):
     up = desk.power_on().engine
     assert refusal(up.write, FW, 0, NEW[:SECTOR]) == "NOTHING"
@@ -1085,6 +1137,7 @@ def test_a_staged_update_can_be_given_up_and_nothing_else_can(desk):
     assert (up.running, last(up)) == (0, "DISABLED")
 
 
+@pytest.mark.rule("wear")
 def test_a_resumed_download_rewrites_what_may_be_half_written():
     """Cells of the last 64 KiB before a cut may read well once and badly later: they are written again."""
     csv = """

@@ -124,6 +124,7 @@ MIXED = [
 
 @pytest.mark.requirement("UPE02", "UPE11")
 @pytest.mark.parametrize(("old", "name"), MIXED)
+@pytest.mark.rule("ties")
 def test_a_genuine_release_that_is_replayed_into_another_pair_is_refused(paired, old, name):
     """Mixed and matched: everything is signed, nothing was ever released together."""
     confirmed(paired, make(5, {APP: APP_B}, ties={FW: 3}))
@@ -142,6 +143,8 @@ def test_the_pair_is_judged_again_at_boot(paired):
     assert (up.running, reasons.name(up.engine.status()["last"][0])) == (1, "VERSION_TIE")
 
 
+@pytest.mark.invariant(9)
+@pytest.mark.rule("application-trial")
 def test_an_application_trial_that_is_never_confirmed_is_tried_three_times(paired):
     stage(paired, make(4, {APP: APP_B}, ties={FW: 3}))
     seen = []
@@ -173,6 +176,7 @@ def test_a_choice_that_came_back_has_all_its_tries_again(desk):
 
 
 @pytest.mark.requirement("UPE02", "UPE03")
+@pytest.mark.rule("permit")
 def test_an_order_without_a_nonce_that_was_drawn_is_refused():
     keys = make_keyset(operators=1)
     desk = Desk(keys=keys)
@@ -185,6 +189,8 @@ def test_an_order_without_a_nonce_that_was_drawn_is_refused():
 
 
 @pytest.mark.requirement("UPE02", "UPE16")
+@pytest.mark.invariant(3)
+@pytest.mark.rule("efuse-floor")
 def test_below_the_hardware_floor_the_idle_image_is_chosen_by_no_order_and_no_rule():
     keys = make_keyset(operators=1)
     desk = Desk(keys=keys)
@@ -204,6 +210,7 @@ def test_below_the_hardware_floor_the_idle_image_is_chosen_by_no_order_and_no_ru
 
 
 @pytest.mark.requirement("UPE02")
+@pytest.mark.rule("permit", "pairs")
 def test_a_rolled_back_firmware_gets_its_own_application_back():
     keys = make_keyset(operators=1)
     desk = Desk(keys=keys)
@@ -286,6 +293,7 @@ def test_a_device_that_slept_for_years_installs_after_walking_the_chain(desk):
 
 
 @pytest.mark.requirement("UPC05", "UPC06", "UPE14")
+@pytest.mark.invariant(2)
 def test_a_cut_while_a_key_set_is_replaced_leaves_the_old_or_the_new_one(desk):
     """Before, between and inside all flash operations: never none, never one that is half written."""
     second = desk.keys.next()
@@ -437,6 +445,8 @@ def test_an_idle_firmware_whose_application_was_overwritten_is_judged_by_itself_
 
 @pytest.mark.requirement("UPC05", "UPE02")
 @pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.invariant(3)
+@pytest.mark.rule("one-rule")
 def test_a_lost_choice_is_brought_back_only_where_its_application_is_allowed(guarded, allowed):
     forbid(guarded, **({"limits": {"fw": (0, 100), "app": (3, 100)}} if allowed else NO_OLD_APP))
     for sector in (0, 1):
@@ -533,6 +543,7 @@ def test_a_firmware_that_keeps_a_forbidden_application_is_confirmed_degraded_whe
 @pytest.mark.requirement("UPE02", "SSS02")
 @pytest.mark.parametrize("how", ["erased", "noise"])
 @pytest.mark.parametrize("sector", range(12))
+@pytest.mark.invariant(3, 7)
 def test_the_loss_of_any_one_sector_takes_no_counter_and_no_way_to_update(paired, sector, how):
     second = paired.keys.next()
     third = second.next()
@@ -557,6 +568,7 @@ def test_the_loss_of_any_one_sector_takes_no_counter_and_no_way_to_update(paired
     assert (mounted(up), degraded(up), up.engine.status()["counters"]) == (APP_A, "", (6, 6))
 
 
+@pytest.mark.rule("wear")
 def test_sectors_that_hold_the_right_bytes_already_are_not_rewritten(desk):
     """The image of two updates ago lies in the idle slot: only its first sector is erased when it comes again."""
     confirmed(desk, UPDATE)
@@ -568,6 +580,7 @@ def test_sectors_that_hold_the_right_bytes_already_are_not_rewritten(desk):
     assert desk.power_on().running == 0
 
 
+@pytest.mark.rule("failed")
 def test_an_image_that_failed_its_trial_stays_bootable_and_is_overwritten_by_the_next(desk):
     """It is authentic: a better fallback than none. What is not authorised is scrubbed (see the invariants)."""
     up = update(desk, UPDATE)
@@ -580,6 +593,7 @@ def test_an_image_that_failed_its_trial_stays_bootable_and_is_overwritten_by_the
     assert degraded(desk.power_on()) == "FALLBACK"
 
 
+@pytest.mark.rule("retries")
 def test_every_try_of_a_manifest_is_counted_until_it_is_confirmed(desk):
     """By these counts the agent makes its pauses grow; power cuts, refusals at boot and failed trials all count."""
     for tries in (1, 2, 3):

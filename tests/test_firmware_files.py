@@ -102,6 +102,7 @@ def test_board_json_agrees_with_the_chip(board: Path):
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+@pytest.mark.rule("start")
 def test_a_production_board_has_no_prompt_and_no_file_system_of_its_own(board: Path):
     assert '#include "../sekisho.h"' in board_text(board, "mpconfigboard.h")
     profile = (FIRMWARE / "boards" / "sekisho.h").read_text()
@@ -134,6 +135,8 @@ def test_start_up_scripts_compile_for_the_chip(script: str, tmp_path: Path):
     assert compile_module(FIRMWARE / script, tmp_path / "out.mpy").startswith(b"M\x06")
 
 
+@pytest.mark.invariant(5)
+@pytest.mark.rule("start")
 def test_the_first_statement_of_boot_shuts_files_out():
     """A file named hashlib.py on sys.path would replace the built-in module for the engine."""
     first, second, *_ = ast.parse((FIRMWARE / "_boot.py").read_text()).body
@@ -141,6 +144,7 @@ def test_the_first_statement_of_boot_shuts_files_out():
     assert ast.unparse(second) == "sys.path[:] = ['.frozen']"
 
 
+@pytest.mark.rule("start")
 def test_nothing_of_the_engine_can_stop_the_start():
     for script in ("_boot.py", "boot.py"):
         tree = ast.parse((FIRMWARE / script).read_text())

@@ -59,6 +59,7 @@ def test_the_vectors_are_among_the_seeds(shared_dir: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.requirement("ORG07")
+@pytest.mark.invariant(8)
 def test_hostile_bytes_on_micropython(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
     monkeypatch.setattr(run_all, "REPLAYED", 60)

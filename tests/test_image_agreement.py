@@ -43,6 +43,7 @@ def addresses(chip: Chip) -> Iterator[int]:
 
 @pytest.mark.requirement("UPE11")
 @pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.name)
+@pytest.mark.rule("bootloader-checks")
 def test_the_engine_takes_a_segment_only_where_the_bootloader_loads_it(chip: Chip) -> None:
     """And wherever a linker puts one. Above the bootloader's own memory the engine is the stricter one."""
     taken = 0
@@ -73,6 +74,7 @@ def test_both_take_genuine_firmware(release: str) -> None:
     assert not bootloader_says(app, CHIPS["esp32"])
 
 
+@pytest.mark.rule("bootloader-checks")
 def test_both_refuse_damage_anywhere() -> None:
     data = images.image([(0x3F400020, images.descriptor() + bytes(256)), (0x3FFB0000, b"data")])
     chip = CHIPS["esp32"]

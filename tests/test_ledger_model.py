@@ -419,6 +419,7 @@ def test_a_snapshot_rebuilds_every_reachable_state(data, length):
     assert seen(again) == model
 
 
+@pytest.mark.rule("ledger-maximum")
 def test_counters_are_found_where_no_bank_counts_any_more():
     part = MemPart(PART)
     ledger = Ledger(part)
@@ -432,6 +433,7 @@ def test_counters_are_found_where_no_bank_counts_any_more():
     assert lost.state.counters == [42, 7]
 
 
+@pytest.mark.rule("ledger-skip", "ledger-records")
 def test_loading_twice_gives_the_same_when_the_newest_record_reads_well_only_once():
     """A record whose program was cut may read well now and badly the next time: it must be fixed before it counts."""
     part = MemPart(PART)
@@ -449,6 +451,7 @@ def test_loading_twice_gives_the_same_when_the_newest_record_reads_well_only_onc
     assert Ledger(part).state.counters == [2, 0]
 
 
+@pytest.mark.rule("ledger-records", "ledger-skip")
 def test_a_record_whose_place_is_worn_in_both_banks_is_written_to_the_next_one():
     part = WornPart()
     ledger = Ledger(part)

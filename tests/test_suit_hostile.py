@@ -577,6 +577,7 @@ def test_the_envelope_itself_is_right() -> None:
 
 @pytest.mark.requirement("UPE11")
 @pytest.mark.parametrize("vector", SAME)
+@pytest.mark.invariant(6)
 def test_desk_and_engine_refuse_for_the_same_reason(vector: str) -> None:
     reason, build = SAME[vector]
     data = build()

@@ -15,6 +15,7 @@ def section(title):
     return re.search(rf"^### {title}\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)[1]
 
 
+@pytest.mark.invariant(8)
 def test_limits_are_the_constants():
     rows = re.findall(r"^\| .*? \| (\d+).*? \| `(\w+)\.(\w+)` \|$", section("Limits"), re.MULTILINE)
     modules = {"suit": suit, "cose": cose, "cbor": cbor}

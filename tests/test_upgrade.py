@@ -57,6 +57,7 @@ def test_the_images_are_those_of_the_golden_devices() -> None:
 
 @pytest.mark.requirement("UPE10", "UPE14")
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
+@pytest.mark.rule("ledger-foreign")
 def test_an_engine_of_today_goes_on_where_version_0_1_0_left_off(case: dict[str, Any]) -> None:
     desk = device(case)
     up = desk.power_on()
