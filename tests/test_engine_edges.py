@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import pytest
 from helpers import images, release
 from helpers.desk import CLASS, VENDOR, Desk, Port, ResetError, Up, fetch, firmware
@@ -9,6 +11,7 @@ from helpers.keys import ISSUED, YEAR, make_keyset, signer
 from sekisho_boot import engine, ledger, otadata, reasons, records
 from sekisho_boot.ledger import Ledger
 from sekisho_boot.reasons import Refused
+from sekisho_sim.flash import SECTOR
 from sekisho_tools import cose
 from sekisho_tools.keyset import OperatorKey
 
@@ -151,6 +154,90 @@ def test_a_key_set_that_the_build_brings_itself_needs_no_copy_in_flash(desk):
     assert refusal(desk.power_on().engine.accept, UPDATE.envelope) == "NO_KEYSET"
     desk.config.KEYSET = second.document
     assert desk.power_on().engine.accept(UPDATE.envelope).sequence == 2
+
+
+# -- documents of a newer format -------------------------------------------------------------------
+
+
+def newer(desk: Desk, sector: int, version: int = 2) -> None:
+    """Makes the document in *sector* one of another format version; its CRC fits."""
+    start = desk.layout["sekisho"].offset + sector * SECTOR
+    document = desk.flash.buffer
+    assert document[start : start + 4] == b"SKB1"
+    document[start + 5] = version
+    size = int.from_bytes(document[start + 6 : start + 8], "little")
+    crc = crc32(document[start + 16 : start + 16 + size], crc32(document[start : start + 12]))
+    document[start + 12 : start + 16] = crc.to_bytes(4, "little")
+
+
+@pytest.mark.rule("document-version")
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_a_slot_record_of_a_newer_format_proves_nothing_and_what_runs_goes_on(desk, version):
+    confirmed(desk)
+    newer(desk, 2, version)
+    newer(desk, 3, version)
+    up = desk.power_on()
+    assert (up.running, degraded(up), up.engine.status()["counters"]) == (1, "", (2, 0))
+    document = order(desk, ROLLBACK, up.engine.nonce(), FACTORY.plan.digest)
+    assert refusal(desk.power_on().engine.rollback, document) == "PERMIT_TARGET"
+    otadata.normalise(desk.part("otadata"), 0)  # the choice is lost, and not brought back
+    up = desk.power_on()
+    assert (up.running, degraded(up)) == (0, "FALLBACK")
+    assert refusal(up.engine.accept, FACTORY.envelope) == "SEQUENCE"
+    assert confirmed(desk, make(3, {FW: NEWER})).engine.status()["counters"] == (3, 0)
+    assert records.load_slot(desk.part("sekisho"), FW, 1) is not None  # written over
+
+
+@pytest.mark.rule("document-version")
+def test_without_a_ledger_a_slot_record_of_a_newer_format_leaves_the_device_locked(desk):
+    confirmed(desk)
+    newer(desk, 3)
+    lose(desk, 0, 1)
+    up = desk.power_on()
+    assert (up.running, up.engine.status()["locked"]) == (1, True)
+
+
+@pytest.mark.rule("document-version")
+def test_an_application_with_a_slot_record_of_a_newer_format_is_not_mounted(desk):
+    up = confirmed(desk, BOTH)
+    newer(desk, 4 if up.decision.app[0].offset == desk.layout["app_0"].offset else 5)
+    up = desk.power_on()
+    assert (up.decision.app, degraded(up)) == (None, "TARGET_LOST")
+    assert degraded(confirmed(desk, make(5, {FW: OLD, APP: APP_B}))) == ""
+
+
+@pytest.mark.rule("document-version")
+def test_a_staged_envelope_of_a_newer_format_ends_the_update_which_can_be_fetched_again(desk):
+    stage(desk)
+    newer(desk, records.STAGED)
+    up = desk.power_on()
+    assert (up.running, last(up)) == (0, "STAGED_CHANGED")
+    assert confirmed(desk).running == 1
+
+
+@pytest.mark.rule("document-version")
+@pytest.mark.requirement("UPC05", "UPC06")
+def test_a_key_set_copy_of_a_newer_format_is_a_lost_key_set_and_comes_back_by_the_chain(desk):
+    second = desk.keys.next()
+    desk.power_on().engine.accept_keyset(second.document)
+    newer(desk, records.KEYSETS)
+    up = desk.power_on()
+    assert refusal(up.engine.accept, UPDATE.envelope) == "NO_KEYSET"
+    lose(desk, 0, 1)  # nor does it count where the ledger is lost, too
+    assert desk.power_on().engine.status()["keyset"] == 1
+    assert desk.power_on().engine.accept_keyset(second.document).version == 2
+    assert confirmed(desk).running == 1
+
+
+def test_the_serial_of_a_key_set_copy_is_the_low_part_of_its_version():
+    """Which must fit the field also where the version does not."""
+    version = (1 << 40) + 6
+    desk = Desk(keys=make_keyset(version - 1))
+    desk.factory(FACTORY, OLD)
+    desk.power_on().engine.accept_keyset(desk.keys.next().document)
+    start = desk.layout["sekisho"].offset + records.KEYSETS * SECTOR
+    assert int.from_bytes(desk.flash.read(start + 8, 4), "little") == version & 0x7FFFFFFF
+    assert desk.power_on().engine.keyset().version == version
 
 
 # -- time ------------------------------------------------------------------------------------------
