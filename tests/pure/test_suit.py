@@ -649,6 +649,12 @@ def test_refuses_every_other_parameter():
 
 
 @faked
+def test_refuses_parameters_of_which_there_are_none():
+    assert why_install([20, {}, 3, 15]) == "PARAMETER"
+    assert why_install([20, {21: "u"}, 20, {}]) == "PARAMETER"
+
+
+@faked
 def test_refuses_wrong_parameter_types():
     wrong = (
         (1, "text"),
