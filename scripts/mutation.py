@@ -289,6 +289,7 @@ class Run:
         """Runs the tests once with a tracer, then all mutants."""
         items = session.items
         reached, took = self._trace(items)
+        self.failed = self.failed or _failing_again(items)
         if self.failed:
             return True
         for module in self.modules:
@@ -381,6 +382,26 @@ def _passes(item: pytest.Item) -> bool:
     from _pytest.runner import runtestprotocol
 
     return all(not report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+def _failing_again(items: list[pytest.Item]) -> str:
+    """The first test that fails when it is run again in a child, without a mutant: it would notice every mutant."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            failed = next((item.nodeid for item in items if not _passes(item)), "")
+            os.write(tell, failed.encode())
+        finally:
+            os._exit(0)
+    os.close(tell)
+    with os.fdopen(told, "rb") as pipe:
+        failed = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return failed and f"{failed}, run again"
 
 
 def _try(mutant: Mutant, chosen: list[tuple[int, pytest.Item, float]], tell: int) -> None:
