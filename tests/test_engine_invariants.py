@@ -209,6 +209,23 @@ def test_an_update_that_was_refused_at_boot_leaves_nothing_bootable_behind(desk)
         assert not bootable(desk, "ota_1"), cut
 
 
+def test_a_refused_update_is_scrubbed_where_the_other_slot_runs(desk):
+    for sequence in (2, 3):
+        update = make(sequence, {0: firmware(f"release {sequence}")}, vendor=VENDOR, product=CLASS)
+        fetch(desk.power_on().engine, update.envelope, update.payloads)
+        if sequence == 2:
+            assert desk.power_on().engine.confirm() == 0
+    head = bytearray(SECTOR)
+    desk.part("sekisho").read(records.HOLDING * SECTOR, head)
+    desk.part("ota_0").program(0, bytes(head))
+    damage(desk, "sekisho", records.STAGED * SECTOR + 40)
+    assert bootable(desk, "ota_0")
+    up = desk.power_on()
+    assert (up.running, last(up)) == (1, "STAGED_CHANGED")
+    assert not bootable(desk, "ota_0")
+    assert bootable(desk, "ota_1")
+
+
 def _without_hash() -> bytes:
     data = images.descriptor().ljust(20_000, b"x")
     return images.image([(images.MAPPED["esp32"], data)], hashed=False)
