@@ -7,29 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import images, release
-from helpers.desk import CLASS, VENDOR, Desk, Port, ResetError, Up, fetch, firmware
+from helpers.desk import Desk, Port, ResetError, Up, fetch
 from helpers.keys import ISSUED, YEAR, make_keyset
+from helpers.steps import APP, APP_ONLY, BOTH, FACTORY, FW, NEW, OLD, UPDATE, confirmed, degraded, last, refusal, stage
 from sekisho_boot import cbor, engine, image, ledger, reasons, records, suit
 from sekisho_boot.ledger import Ledger
-from sekisho_boot.reasons import Refused
 from sekisho_sim.flash import SECTOR
 from sekisho_tools import cose
 
-FW, APP = 0, 1
 NEAR = pytest.mark.parametrize("at", [0, 31], ids=["first byte", "last byte"])
 """The one byte in which the two digests differ."""
-
-
-def make(sequence, payloads, **options):
-    return release.make(sequence, payloads, **{"vendor": VENDOR, "product": CLASS, **options})
-
-
-OLD, NEW, NEWER = firmware("old"), firmware("new", 24_000), firmware("newer")
-APP_A, APP_B = b"app three" * 700, b"app four!" * 600
-FACTORY = make(1, {FW: OLD})
-UPDATE = make(2, {FW: NEW})
-BOTH = make(3, {FW: NEWER, APP: APP_A})
-APP_ONLY = make(4, {APP: APP_B}, ties={FW: 3})
 
 
 @pytest.fixture
@@ -44,30 +31,6 @@ def near(digest: bytes, at: int) -> bytes:
     changed = bytearray(digest)
     changed[at] ^= 1
     return bytes(changed)
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(Refused) as caught:
-        call(*arguments)
-    return reasons.name(caught.value.code)
-
-
-def stage(desk: Desk, made=UPDATE) -> None:
-    fetch(desk.power_on().engine, made.envelope, made.payloads)
-
-
-def confirmed(desk: Desk, made=UPDATE) -> Up:
-    stage(desk, made)
-    assert desk.power_on().engine.confirm() == 0
-    return desk.power_on()
-
-
-def last(up: Up) -> str:
-    return reasons.name(up.engine.status()["last"][0])
-
-
-def degraded(up: Up) -> str:
-    return reasons.name(up.decision.degraded) if up.decision.degraded else ""
 
 
 @pytest.fixture

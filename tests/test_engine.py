@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pytest
 from helpers import release
-from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
+from helpers.desk import Desk, ResetError, Up, fetch
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
+from helpers.steps import APP, BOTH, FACTORY, FW, NEW, NEWER, OLD, UPDATE, make, refusal, update
 from sekisho_boot import reasons
-from sekisho_boot.reasons import Refused
 from sekisho_tools import cose
-
-FW, APP = 0, 1
-
-
-def make(sequence, payloads, **options):
-    return release.make(sequence, payloads, **{"vendor": VENDOR, "product": CLASS, **options})
-
-
-OLD, NEW, NEWER = firmware("old"), firmware("new", 24_000), firmware("newer")
-FACTORY = make(1, {FW: OLD})
-UPDATE = make(2, {FW: NEW})
 
 
 @pytest.fixture
@@ -27,17 +16,6 @@ def desk() -> Desk:
     made = Desk()
     made.factory(FACTORY, OLD)
     return made
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(Refused) as caught:
-        call(*arguments)
-    return reasons.name(caught.value.code)
-
-
-def update(desk: Desk, made=UPDATE) -> Up:
-    fetch(desk.power_on().engine, made.envelope, made.payloads)
-    return desk.power_on()
 
 
 @pytest.mark.requirement("UPE01", "UPE11", "UPC01", "UPC02")
@@ -130,9 +108,6 @@ def test_a_broken_download_resumes_where_it_was(desk):
     engine = desk.power_on().engine
     fetch(engine, UPDATE.envelope, UPDATE.payloads)
     assert desk.power_on().running == 1
-
-
-BOTH = make(3, {FW: NEWER, APP: b"app three" * 700})
 
 
 @pytest.mark.rule("pairs")

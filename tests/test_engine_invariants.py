@@ -6,32 +6,37 @@ import hashlib
 from zlib import crc32
 
 import pytest
-from helpers import images, release
-from helpers.desk import CLASS, VENDOR, Desk, Port, ResetError, Up, fetch, firmware
+from helpers import images
+from helpers.desk import CLASS, VENDOR, Desk, Port, ResetError, fetch, firmware
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
+from helpers.steps import (
+    APP,
+    APP_A,
+    APP_B,
+    APP_ONLY,
+    BOTH,
+    FACTORY,
+    FW,
+    NEW,
+    NEWER,
+    OLD,
+    UPDATE,
+    confirmed,
+    degraded,
+    last,
+    make,
+    refusal,
+    stage,
+    update,
+)
 from sekisho_boot import engine, ledger, otadata, reasons, records, suit
 from sekisho_boot.flash import is_blank
 from sekisho_boot.ledger import Ledger
-from sekisho_boot.reasons import Refused
 from sekisho_sim import bootloader
 from sekisho_sim.flash import SECTOR, Flash, cut_states
 from sekisho_tools import imagefile
 from sekisho_tools.errors import ToolError
 from sekisho_tools.layout import parse_csv
-
-FW, APP = 0, 1
-
-
-def make(sequence, payloads, **options):
-    return release.make(sequence, payloads, **{"vendor": VENDOR, "product": CLASS, **options})
-
-
-OLD, NEW, NEWER = firmware("old"), firmware("new", 24_000), firmware("newer")
-APP_A, APP_B = b"app three" * 700, b"app four!" * 600
-FACTORY = make(1, {FW: OLD})
-UPDATE = make(2, {FW: NEW})
-BOTH = make(3, {FW: NEWER, APP: APP_A})
-APP_ONLY = make(4, {APP: APP_B}, ties={FW: 3})
 
 
 @pytest.fixture
@@ -39,34 +44,6 @@ def desk() -> Desk:
     made = Desk()
     made.factory(FACTORY, OLD)
     return made
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(Refused) as caught:
-        call(*arguments)
-    return reasons.name(caught.value.code)
-
-
-def stage(desk: Desk, made=UPDATE) -> None:
-    fetch(desk.power_on().engine, made.envelope, made.payloads)
-
-
-def update(desk: Desk, made=UPDATE) -> Up:
-    stage(desk, made)
-    return desk.power_on()
-
-
-def confirmed(desk: Desk, made=UPDATE) -> Up:
-    assert update(desk, made).engine.confirm() == 0
-    return desk.power_on()
-
-
-def last(up: Up) -> str:
-    return reasons.name(up.engine.status()["last"][0])
-
-
-def degraded(up: Up) -> str:
-    return reasons.name(up.decision.degraded) if up.decision.degraded else ""
 
 
 def damage(desk: Desk, label: str, at: int = 9000) -> None:

@@ -6,28 +6,32 @@ import hashlib
 
 import pytest
 from helpers import images, release
-from helpers.desk import CLASS, VENDOR, Desk, ResetError, Up, fetch, firmware
+from helpers.desk import Desk, ResetError, Up, fetch
 from helpers.keys import ISSUED, YEAR, make_keyset, signer
+from helpers.steps import (
+    APP,
+    APP_A,
+    APP_B,
+    BOTH,
+    FACTORY,
+    FW,
+    NEW,
+    NEWER,
+    OLD,
+    UPDATE,
+    confirmed,
+    degraded,
+    make,
+    refusal,
+    stage,
+    update,
+)
 from sekisho_boot import engine, ledger, otadata, reasons, records
 from sekisho_boot.flash import is_blank
 from sekisho_boot.ledger import Ledger
-from sekisho_boot.reasons import Refused
 from sekisho_sim import bootloader
 from sekisho_sim.flash import ERASE, SECTOR, cut_states
 from sekisho_tools import cose
-
-FW, APP = 0, 1
-
-
-def make(sequence, payloads, **options):
-    return release.make(sequence, payloads, **{"vendor": VENDOR, "product": CLASS, **options})
-
-
-OLD, NEW, NEWER = firmware("old"), firmware("new", 24_000), firmware("newer")
-APP_A, APP_B = b"app three" * 700, b"app four!" * 600
-FACTORY = make(1, {FW: OLD})
-UPDATE = make(2, {FW: NEW})
-BOTH = make(3, {FW: NEWER, APP: APP_A})
 
 
 @pytest.fixture
@@ -42,30 +46,6 @@ def paired(desk: Desk) -> Desk:
     """Firmware 3 with application 3 on it, confirmed."""
     confirmed(desk, BOTH)
     return desk
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(Refused) as caught:
-        call(*arguments)
-    return reasons.name(caught.value.code)
-
-
-def stage(desk: Desk, made) -> None:
-    fetch(desk.power_on().engine, made.envelope, made.payloads)
-
-
-def update(desk: Desk, made) -> Up:
-    stage(desk, made)
-    return desk.power_on()
-
-
-def confirmed(desk: Desk, made) -> Up:
-    assert update(desk, made).engine.confirm() == 0
-    return desk.power_on()
-
-
-def degraded(up: Up) -> str:
-    return reasons.name(up.decision.degraded) if up.decision.degraded else ""
 
 
 def mounted(up: Up) -> bytes | None:
